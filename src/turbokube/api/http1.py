@@ -1,0 +1,321 @@
+"""Pooled HTTP/1.1 over TLS: the transport of every client that stands for itself (engine at `lease`, load, observer)."""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import ssl
+from collections.abc import AsyncIterator
+from urllib.parse import urlsplit
+
+import httptools
+
+from .credentials import Credential
+from .transport import JSON, Response, Unreachable
+
+_MAX_BUFFERED = 64 * 1024 * 1024  # a stream's unread bytes before its socket is paused
+_STALE = "connection closed by the server"
+
+
+class _Connection(asyncio.Protocol):
+    """One socket; one request, or one stream, at a time."""
+
+    def __init__(self, pool: Http1) -> None:
+        self.pool = pool
+        self.transport: asyncio.Transport | None = None
+        self.deadline = 0.0  # loop time by which the answer must be there; 0: none awaited
+        self.used = False  # it has answered before, so the server may have closed it meanwhile
+        self._parser = httptools.HttpResponseParser(self)
+        self._answer: asyncio.Future[Response] | None = None
+        self._chunks: list[bytes] = []
+        self._retry_after = 0.0
+        self._stream: _Stream | None = None
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport  # type: ignore[assignment]
+        self.pool.connections.add(self)
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError as error:
+            self.abort(f"not HTTP: {error}")
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._end(str(error) if error else _STALE)
+        self.pool.lost(self)
+
+    # httptools callbacks
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if name.lower() == b"retry-after" and value.isdigit():
+            self._retry_after = float(value)
+
+    def on_headers_complete(self) -> None:
+        if self._stream is not None:
+            self._stream.status = self._parser.get_status_code()
+            self.deadline = 0.0
+
+    def on_body(self, body: bytes) -> None:
+        if self._stream is not None:
+            self._stream.feed(body)
+        else:
+            self._chunks.append(body)
+
+    def on_message_complete(self) -> None:
+        status, keep = self._parser.get_status_code(), self._parser.should_keep_alive()
+        self.deadline = 0.0
+        if self._stream is not None:
+            self._stream.finish("")
+            self._stream, keep = None, False
+        elif self._answer is not None:
+            body = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
+            if not self._answer.done():
+                self._answer.set_result(Response(status, body, self._retry_after))
+            self._answer = None
+        self._chunks.clear()
+        self._retry_after, self.used = 0.0, True
+        # a parser stays good for the next response of a connection that is kept alive
+        if keep and self.transport is not None and not self.transport.is_closing():
+            self.pool.free(self)
+        elif self.transport is not None:
+            self.transport.close()
+
+    # what the pool asks of it
+
+    def send(self, head: bytes, deadline: float) -> asyncio.Future[Response]:
+        self._answer = self.pool.loop.create_future()
+        self.deadline = deadline
+        assert self.transport is not None
+        self.transport.write(head)
+        return self._answer
+
+    def open(self, head: bytes, stream: _Stream, deadline: float) -> None:
+        self._stream, self.deadline = stream, deadline
+        assert self.transport is not None
+        stream.transport = self.transport
+        self.transport.write(head)
+
+    def abort(self, why: str) -> None:
+        self._end(why)
+        if self.transport is not None:
+            self.transport.abort()
+
+    def _end(self, why: str) -> None:
+        self.deadline = 0.0
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_exception(Unreachable(why, sent=True))
+        if self._stream is not None:
+            self._stream.finish(why)
+        self._answer = self._stream = None
+
+
+class _Stream:
+    """Bytes in, lines out; pauses its socket when the reader falls far behind."""
+
+    def __init__(self) -> None:
+        self.status = 0
+        self.transport: asyncio.Transport | None = None
+        self.ended: str | None = None  # None: open; "": the server ended it; else: why it broke
+        self._parts: list[bytes] = []
+        self._size = 0
+        self._paused = False
+        self._wake = asyncio.Event()
+
+    def feed(self, data: bytes) -> None:
+        self._parts.append(data)
+        self._size += len(data)
+        if self._size > _MAX_BUFFERED and self.transport is not None and not self._paused:
+            self._paused = True
+            self.transport.pause_reading()
+        self._wake.set()
+
+    def finish(self, why: str) -> None:
+        if self.ended is None:
+            self.ended = why
+        self._wake.set()
+
+    def take(self) -> bytes:
+        data = b"".join(self._parts)
+        self._parts.clear()
+        self._size = 0
+        if self._paused and self.transport is not None and not self.transport.is_closing():
+            self._paused = False
+            self.transport.resume_reading()
+        return data
+
+    async def more(self) -> bytes:
+        """What came since the last call, awaited if there is nothing; b'' at the end."""
+        while not self._parts and self.ended is None:
+            self._wake.clear()
+            await self._wake.wait()
+        return self.take()
+
+
+class Http1:
+    """A pool of at most `size` connections, spread evenly over a target's API servers.
+
+    Streams have connections of their own beside the pool. A server that cannot be reached is passed over for the next.
+    """
+
+    def __init__(
+        self, credential: Credential, servers: list[str], *, size: int = 8, user_agent: str = "turbokube"
+    ) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.connections: set[_Connection] = set()
+        self._context: ssl.SSLContext = credential.ssl_context()
+        self._servers = [urlsplit(server) for server in servers]
+        self._size = size
+        self._free: list[_Connection] = []
+        self._open = 0  # connections of the pool that are open or being opened
+        self._waiting: collections.deque[asyncio.Future[None]] = collections.deque()
+        self._turn = 0
+        self._streams: set[_Connection] = set()
+        token = f"Authorization: Bearer {credential.token}\r\n" if credential.token else ""
+        host = self._servers[0].netloc
+        self._headers = f" HTTP/1.1\r\nHost: {host}\r\nUser-Agent: {user_agent}\r\nAccept: {JSON}\r\n{token}".encode()
+        self._closed = False
+        self._reaper = self.loop.call_later(1.0, self._reap)
+
+    async def request(
+        self, method: str, path: str, body: bytes = b"", content_type: str = JSON, timeout: float = 30.0
+    ) -> Response:
+        """See Transport. A request that met a connection the server had just closed is sent once more, unless a POST."""
+        deadline = self.loop.time() + timeout
+        head = self._head(method, path, body, content_type)
+        while True:
+            connection = await self._take(deadline)
+            fresh = not connection.used
+            try:
+                return await connection.send(head, deadline)
+            except Unreachable as error:
+                if fresh or method == "POST" or str(error) != _STALE:
+                    raise
+            except asyncio.CancelledError:
+                connection.abort("cancelled")
+                raise
+
+    async def stream(self, path: str) -> AsyncIterator[bytes]:
+        """See Transport. Yields complete lines without their newline."""
+        stream = _Stream()
+        connection = await self._connect(self.loop.time() + 10.0)
+        self._streams.add(connection)
+        try:
+            connection.open(self._head("GET", path, b"", JSON), stream, self.loop.time() + 60.0)
+            rest = b""
+            while data := await stream.more():
+                if stream.status >= 300:
+                    rest += data
+                    continue
+                lines = (rest + data).split(b"\n")
+                rest = lines.pop()
+                for line in lines:
+                    yield line
+            if stream.status >= 300:
+                raise Response(stream.status, rest).error()
+            if stream.ended:
+                raise Unreachable(stream.ended, sent=True)
+        finally:
+            connection.abort("done")
+
+    async def close(self) -> None:
+        """Close every connection; requests under way end as Unreachable."""
+        self._closed = True
+        self._reaper.cancel()
+        for connection in list(self.connections):
+            connection.abort("closed")
+        await asyncio.sleep(0)
+
+    # what a connection tells its pool
+
+    def free(self, connection: _Connection) -> None:
+        self._free.append(connection)
+        self._wake_one()
+
+    def lost(self, connection: _Connection) -> None:
+        self.connections.discard(connection)
+        if connection in self._streams:
+            self._streams.discard(connection)
+            return
+        self._open -= 1
+        if connection in self._free:
+            self._free.remove(connection)
+        self._wake_one()
+
+    # inside
+
+    def _head(self, method: str, path: str, body: bytes, content_type: str) -> bytes:
+        if not body:
+            return method.encode() + b" " + path.encode() + self._headers + b"\r\n"
+        lengths = f"Content-Type: {content_type}\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+        return method.encode() + b" " + path.encode() + self._headers + lengths + body
+
+    async def _take(self, deadline: float) -> _Connection:
+        """A free connection, a new one while there is room, or the next that gets free."""
+        while True:
+            if self._closed:
+                raise Unreachable("closed", sent=False)
+            if self._free:
+                return self._free.pop()
+            if self._open < self._size:
+                self._open += 1
+                try:
+                    return await self._connect(deadline)
+                except BaseException:
+                    self._open -= 1
+                    self._wake_one()
+                    raise
+            turn: asyncio.Future[None] = self.loop.create_future()
+            self._waiting.append(turn)
+            handle = self.loop.call_at(deadline, _expire, turn)
+            try:
+                await turn
+            finally:
+                handle.cancel()
+
+    def _wake_one(self) -> None:
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
+
+    async def _connect(self, deadline: float) -> _Connection:
+        """Connect to the next server in turn, or to the first after it that answers."""
+        self._turn += 1
+        last = "no server"
+        for offset in range(len(self._servers)):
+            server = self._servers[(self._turn + offset) % len(self._servers)]
+            secure = server.scheme == "https"
+            try:
+                async with asyncio.timeout_at(min(deadline, self.loop.time() + 10.0)):
+                    _, connection = await self.loop.create_connection(
+                        lambda: _Connection(self),
+                        server.hostname or "",
+                        server.port or (443 if secure else 80),
+                        ssl=self._context if secure else None,
+                    )
+                return connection
+            except ssl.SSLCertVerificationError as error:
+                last = f"{server.netloc}: {error.verify_message}"
+            except TimeoutError:
+                last = f"{server.netloc}: no connection in time"
+            except OSError as error:
+                last = f"{server.netloc}: {error.strerror or error}"
+        raise Unreachable(last, sent=False)
+
+    def _reap(self) -> None:
+        """Give up on answers that are overdue; once a second is exact enough and costs nothing per request."""
+        now = self.loop.time()
+        for connection in list(self.connections):
+            if connection.deadline and connection.deadline < now:
+                connection.abort("no answer in time")
+        if not self._closed:
+            self._reaper = self.loop.call_later(1.0, self._reap)
+
+
+def _expire(turn: asyncio.Future[None]) -> None:
+    if not turn.done():
+        turn.set_exception(Unreachable("no free connection in time", sent=False))

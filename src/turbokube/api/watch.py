@@ -1,0 +1,152 @@
+"""List, then watch; resume where it ended; list again only when the server has forgotten where that was."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+from urllib.parse import urlencode
+
+import msgspec
+
+from .transport import ApiError, Transport, Unreachable
+
+T = TypeVar("T")
+
+
+class ListMeta(msgspec.Struct, rename="camel"):
+    resource_version: str = ""
+    continue_: str = msgspec.field(default="", name="continue")
+
+
+class _List(msgspec.Struct, Generic[T]):
+    metadata: ListMeta
+    items: list[T] | None = None
+
+
+class _Head(msgspec.Struct):
+    type: str
+
+
+class _Bookmark(msgspec.Struct):
+    object: dict[str, dict[str, object]] = {}
+
+
+class _Code(msgspec.Struct):
+    code: int = 0
+    message: str = ""
+
+
+class _Error(msgspec.Struct):
+    object: _Code
+
+
+class _Versioned(msgspec.Struct, rename="camel"):
+    resource_version: str = ""
+
+
+class _VersionedObject(msgspec.Struct):
+    metadata: _Versioned
+
+
+class _VersionedEvent(msgspec.Struct):
+    object: _VersionedObject
+
+
+class _Event(msgspec.Struct, Generic[T]):
+    object: T
+
+
+_HEAD = msgspec.json.Decoder(_Head)
+_ERROR = msgspec.json.Decoder(_Error)
+_VERSION = msgspec.json.Decoder(_VersionedEvent)
+_SYNCED = "SYNCED"
+
+
+@dataclass(slots=True)
+class Event(Generic[T]):
+    """ADDED, MODIFIED and DELETED carry an object. SYNCED ends a list: what it did not name is gone.
+
+    `listed` tells that the object came from a list, so that the moment of its change is not known.
+    """
+
+    type: str
+    object: T | None = None
+    listed: bool = False
+
+
+@dataclass(slots=True)
+class ListWatch(Generic[T]):
+    """An endless, ordered view of one collection.
+
+    `type` is a msgspec Struct of the fields that the caller needs; it must have nothing but those.
+    """
+
+    transport: Transport
+    path: str
+    type: type[T]
+    selector: dict[str, str] = field(default_factory=dict)
+    page: int = 2000
+    restarts: int = 0  # watches begun again, for whatever reason
+    relists: int = 0
+    resource_version: str = ""
+
+    async def events(self) -> AsyncIterator[Event[T]]:
+        """Events for ever. An unreachable server is tried again with back-off; ApiErrors of 4xx but 410 and 429 end it."""
+        decoder = msgspec.json.Decoder(_Event[self.type])  # type: ignore[name-defined]
+        pause = 0.1
+        while True:
+            try:
+                if not self.resource_version:
+                    async for event in self._list():
+                        yield event
+                    yield Event(_SYNCED)
+                async for line in self.transport.stream(self._watch_path()):
+                    kind = _HEAD.decode(line).type
+                    if kind == "BOOKMARK":
+                        self.resource_version = _VERSION.decode(line).object.metadata.resource_version
+                    elif kind == "ERROR":
+                        said = _ERROR.decode(line).object
+                        raise ApiError(said.code, "watch", said.message)
+                    else:
+                        yield Event(kind, decoder.decode(line).object)
+                        self.resource_version = _VERSION.decode(line).object.metadata.resource_version
+                    pause = 0.1
+            except Unreachable:
+                pass
+            except ApiError as error:
+                if error.status in (410, 504):
+                    self.resource_version = ""
+                    self.relists += 1
+                elif error.status < 500 and error.status != 429:
+                    raise
+                pause = max(pause, error.retry_after)
+            self.restarts += 1
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))
+            pause = min(pause * 2, 5.0)
+
+    async def _list(self) -> AsyncIterator[Event[T]]:
+        decoder = msgspec.json.Decoder(_List[self.type])  # type: ignore[name-defined]
+        token = ""
+        while True:
+            query = {**self.selector, "limit": str(self.page)} | ({"continue": token} if token else {})
+            answer = await self.transport.request("GET", f"{self.path}?{urlencode(query)}", timeout=60.0)
+            page = decoder.decode(answer.checked().body)
+            for item in page.items or []:
+                yield Event("ADDED", item, listed=True)
+            token = page.metadata.continue_
+            if not token:
+                self.resource_version = page.metadata.resource_version
+                return
+
+    def _watch_path(self) -> str:
+        query = {
+            **self.selector,
+            "watch": "1",
+            "allowWatchBookmarks": "true",
+            "resourceVersion": self.resource_version,
+            "timeoutSeconds": str(random.randint(300, 600)),  # as client-go's reflectors ask
+        }
+        return f"{self.path}?{urlencode(query)}"
