@@ -1,4 +1,4 @@
-"""Pooled HTTP/1.1 over TLS: the transport of every client that stands for itself (engine at `lease`, load, observer)."""
+"""Pooled HTTP/1.1 over TLS: the transport of clients that share connections (engine at `lease`, load, observer)."""
 
 from __future__ import annotations
 
@@ -182,7 +182,7 @@ class Http1:
     async def request(
         self, method: str, path: str, body: bytes = b"", content_type: str = JSON, timeout: float = 30.0
     ) -> Response:
-        """See Transport. A request that met a connection the server had just closed is sent once more, unless a POST."""
+        """See Transport. What met a connection just closed is sent once more, unless a POST."""
         deadline = self.loop.time() + timeout
         head = self._head(method, path, body, content_type)
         while True:

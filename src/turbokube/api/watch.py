@@ -94,7 +94,7 @@ class ListWatch(Generic[T]):
     resource_version: str = ""
 
     async def events(self) -> AsyncIterator[Event[T]]:
-        """Events for ever. An unreachable server is tried again with back-off; ApiErrors of 4xx but 410 and 429 end it."""
+        """Events for ever. Unreachable servers are tried again; a 4xx other than 410 and 429 ends it as ApiError."""
         decoder = msgspec.json.Decoder(_Event[self.type])  # type: ignore[name-defined]
         pause = 0.1
         while True:

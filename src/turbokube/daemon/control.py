@@ -22,7 +22,7 @@ class ControlError(Exception):
 
 
 def socket_path(state: Path, name: str) -> Path:
-    """Where the daemon `name` of a run listens. Short, since a socket's path may have 107 bytes only; its folder is 0700."""
+    """Where daemon `name` of a run listens: short, since a socket's path has 107 bytes at most, in a 0700 folder."""
     folder = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()) / f"turbokube-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.stat().st_uid != os.getuid():
