@@ -1,0 +1,78 @@
+"""Which run a command means: a new one, the one that was interrupted, or the next of a finished one's name."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from .writer import BundleError
+
+FILE = "run.json"
+# How the run is driven and what is made of it, not what is run: may differ when a run is resumed.
+_ASIDE = frozenset(
+    f"turbokube_{name}"
+    for name in ("run", "profile", "home", "preflight", "collect_on", "fail_on_verdict", "binaries", "deadline_s")
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """The run that a name stands for. `state`: new, unfinished or finished."""
+
+    name: str
+    folder: Path
+    state: str
+
+
+def read(folder: Path) -> dict[str, Any] | None:
+    """The run.json of a bundle; None when there is none."""
+    try:
+        found: dict[str, Any] = msgspec.json.decode((folder / FILE).read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, msgspec.DecodeError) as error:
+        raise BundleError(f"{folder / FILE} cannot be read: {error}") from None
+    return found
+
+
+def write(folder: Path, content: dict[str, Any]) -> None:
+    """Replace run.json at one stroke."""
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / f".{FILE}"
+    temporary.write_bytes(msgspec.json.format(msgspec.json.encode(content)) + b"\n")
+    os.replace(temporary, folder / FILE)
+
+
+def look(runs: Path, name: str) -> Run:
+    """The state of exactly this run."""
+    found = read(runs / name)
+    return Run(name, runs / name, "new" if found is None else "finished" if found.get("finished") else "unfinished")
+
+
+def resolve(runs: Path, name: str, profile: dict[str, Any] | None = None) -> Run:
+    """The run to work on: `name` when new or unfinished, else `name-2`, `name-3`, ...
+
+    With `profile`, an unfinished run of another profile raises BundleError that names the keys that differ.
+    """
+    number = 1
+    while (run := look(runs, name if number == 1 else f"{name}-{number}")).state == "finished":
+        number += 1
+    if profile is not None and run.state == "unfinished":
+        same_profile(run.name, (read(run.folder) or {}).get("profile") or {}, profile)
+    return run
+
+
+def same_profile(name: str, before: dict[str, Any], now: dict[str, Any]) -> None:
+    """Raise BundleError, naming what differs, if a run cannot go on under `now`."""
+    keys = sorted(key for key in before.keys() | now.keys() if key not in _ASIDE and before.get(key) != now.get(key))
+    if keys:
+        changes = ", ".join(f"{key} {before.get(key)!r} → {now.get(key)!r}" for key in keys[:8])
+        more = f" and {len(keys) - 8} more" if len(keys) > 8 else ""
+        raise BundleError(
+            f"run {name} is unfinished and has another profile ({changes}{more}); "
+            "set them back, name another turbokube_run, or remove the run with teardown"
+        )
