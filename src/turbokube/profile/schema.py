@@ -1,0 +1,305 @@
+# ruff: noqa: RUF009 (variable() makes a field)
+"""What a user may set: every `turbokube_*` variable with its type, bounds, default and description. The one source:
+playbooks/profiles/base.yml and docs/variables.md are made from it, and a test holds them equal."""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import math
+from dataclasses import dataclass, fields
+from typing import Any
+
+from turbokube.profile.rules import Rule, convert, quantity, rule, variable
+
+PREFIX = "turbokube_"
+
+# The node lifecycle controller looks every 5 s (--node-monitor-period) and a renewal may be seconds late.
+# With less room than one lost renewal and these 10 s nodes flap: with a 50 s lease and the default grace period of
+# 50 s, evictions were seen to begin and the throughput to fall to 3-30 pods/s.
+LEASE_MARGIN_S = 10.0
+# The kubelet's own proportions: interval 10 s, duration 40 s (kubelet/pkg/nodelease: renewed at a quarter of it), grace
+# period 50 s (--node-monitor-grace-period since 1.32). What the messages suggest keeps them.
+DURATION_PER_INTERVAL = 4.0
+GRACE_PER_INTERVAL = 5.0
+
+KUBEADM_SERVICE_SUBNET = "10.96.0.0/12"  # kubeadm's default (constants.DefaultServiceSubnet)
+KUBEADM_MASK_DIFFERENCE = 16  # kubeadm refuses more (constants.PodSubnetNodeMaskMaxDiff)
+
+# The name of a run is a folder, a label's value and part of process names.
+NAME = {
+    "pattern": r"[a-z0-9]([a-z0-9.-]{0,48}[a-z0-9])?",
+    "like": "lower-case letters, digits, dots and dashes, 50 at most",
+}
+VERSION = {"pattern": r"[0-9]+\.[0-9]+\.[0-9]+([-+.][0-9A-Za-z.+-]+)?", "like": "a release such as 1.36.3"}
+
+
+class ProfileError(Exception):
+    """Settings that cannot be used. `problems`: a sentence each, naming the variable, the value and what is allowed."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+# The parts of the reference, each by the variable that it begins with.
+SECTIONS = {
+    "turbokube_profile": "The run",
+    "turbokube_namespaces": "The size",
+    "turbokube_concurrency": "The load",
+    "turbokube_engine": "The fleet",
+    "turbokube_kubernetes_version": "The target",
+    "turbokube_kubeconfig": "An existing cluster",
+    "turbokube_scrape_interval_s": "The record",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profile:
+    """The settings of a run, checked. A field `x` is the variable `turbokube_x`; durations are in seconds."""
+
+    # The run
+    profile: str = variable("quickstart", "Name of the profile: the file of that name in playbooks/profiles.", **NAME)
+    run: str = variable("", "Name of the run; empty: the profile's name.", **NAME, empty=True)
+    home: str = variable("", "Folder that holds .turbokube/ and runs/; empty: the checkout.")
+    preflight: str = variable(
+        "enforce",
+        "Whether a machine that cannot carry the profile ends the play or is only warned about.",
+        choices=("enforce", "warn"),
+    )
+    collect_on: str = variable(
+        "auto",
+        "When objects, events and logs are dumped; auto: when the verdict is not PASS.",
+        choices=("auto", "always", "never"),
+    )
+    fail_on_verdict: bool = variable(False, "Whether a verdict other than PASS fails the play.")
+
+    # The size
+    namespaces: int = variable(32, "Namespaces: the one knob of size.", least=1, most=65536)
+    vnodes_per_namespace: int = variable(8, "Virtual nodes of a namespace.", least=1, most=1024)
+    deployments_per_namespace: int = variable(32, "Deployments of a namespace.", least=1, most=4096)
+    replicas: int = variable(8, "Pods of a deployment.", least=1, most=10000)
+
+    # The load
+    concurrency: int = variable(4, "Namespaces in work at once.", least=1, most=1024)
+    rate: float = variable(0.0, "Deployments created per second; 0: as fast as they come to run.", least=0, most=100000)
+    steps: int = variable(1, "Fleet and load grow in so many equal steps.", least=1, most=64)
+    placement: str = variable(
+        "namespace",
+        "namespace: a namespace's pods run on its own vnodes (taint); cluster: on any vnode.",
+        choices=("namespace", "cluster"),
+    )
+    template: str = variable("", "Path of a jinja2 template of the object to create; empty: the built-in Deployment.")
+    automount_token: bool = variable(True, "Whether pods mount their ServiceAccount's token, as real ones do.")
+    pod_memory: str = variable("32Mi", "Memory request of a pod; empty: none.", quantity=True, empty=True)
+    pod_cpu: str = variable("", "CPU request of a pod; empty: none.", quantity=True, empty=True)
+    start_delay_s: float = variable(
+        0.0, "Seconds that a vnode lets pass from a pod bound to Running.", least=0, most=3600
+    )
+    deadline_s: int = variable(1800, "Seconds until a load phase is given up.", least=1, most=604800)
+
+    # The fleet
+    engine: str = variable("builtin", "What runs the vnodes.", choices=("builtin",))
+    fidelity: str = variable("lease", "How much of a node's traffic a vnode makes.", choices=("lease",))
+    connections: int = variable(8, "Connections that the engine's vnodes share.", least=1, most=256)
+    lease_interval_s: float = variable(10.0, "Seconds between renewals of a vnode's lease.", least=1, most=3600)
+    lease_duration_s: int = variable(40, "Duration that a lease claims.", least=2, most=14400)
+    node_monitor_grace_s: int = variable(
+        50, "Seconds without a renewal until the controller manager calls a node lost.", least=10, most=18000
+    )
+    status_interval_s: float = variable(300.0, "Seconds between reports of a vnode's status.", least=10, most=86400)
+    vnode_cpu: str = variable("32", "CPU capacity of a vnode.", quantity=True)
+    vnode_memory: str = variable("64Gi", "Memory capacity of a vnode.", quantity=True)
+    vnode_pods: int = variable(1024, "Pod capacity of a vnode.", least=1, most=65536)
+
+    # The target
+    kubernetes_version: str = variable("1.36.3", "Kubernetes release of the target.", **VERSION)
+    etcd_version: str = variable("3.7.3", "etcd release.", **VERSION)
+    kine_version: str = variable("0.17.5", "kine release.", **VERSION)
+    binaries: str = variable("", "Folder with the binaries to use; empty: downloaded or built, and cached.")
+    store: str = variable("etcd", "What the API server stores its objects in.", choices=("etcd", "kine"))
+    etcd_quota_bytes: int = variable(
+        8589934592, "Backend quota of etcd; 8 GiB is the most that etcd advises.", least=67108864, most=1099511627776
+    )
+    client_qps: float = variable(
+        16000.0, "Requests per second that scheduler and controller manager allow themselves.", least=1, most=1000000
+    )
+    client_burst: int = variable(24000, "Burst above it.", least=1, most=1000000)
+    schedulers: int = variable(
+        0, "Extra schedulers; namespace i uses number i modulo this; 0: the default scheduler alone.", least=0, most=256
+    )
+    max_requests_inflight: int = variable(
+        0, "API server's limit of reads in flight; 0: its default.", least=0, most=100000
+    )
+    max_mutating_requests_inflight: int = variable(
+        0, "API server's limit of writes in flight; 0: its default.", least=0, most=100000
+    )
+    watch_cache: bool = variable(True, "Whether the API server serves reads and watches from its cache.")
+    pod_subnet: str = variable("10.128.0.0/9", "Addresses that nodes get their pod ranges from.", subnet=True)
+    node_cidr_mask: int = variable(24, "Prefix length of a node's pod range.", least=9, most=30)
+    apiserver_args: dict[str, Any] = variable({}, "Extra flags of kube-apiserver, without dashes.")
+    controller_manager_args: dict[str, Any] = variable({}, "Extra flags of kube-controller-manager.")
+    scheduler_args: dict[str, Any] = variable({}, "Extra flags of kube-scheduler.")
+    etcd_args: dict[str, Any] = variable({}, "Extra flags of etcd.")
+    apiserver_env: dict[str, Any] = variable({}, "Environment of kube-apiserver, such as GOGC or GOMEMLIMIT.")
+    controller_manager_env: dict[str, Any] = variable({}, "Environment of kube-controller-manager.")
+    scheduler_env: dict[str, Any] = variable({}, "Environment of kube-scheduler.")
+    etcd_env: dict[str, Any] = variable({}, "Environment of etcd.")
+
+    # An existing cluster
+    kubeconfig: str = variable("", "Kubeconfig of an existing cluster to load; empty: a control plane is started.")
+    context: str = variable("", "Its context; empty: the current one.")
+    shared_target: bool = variable(False, "Whether an existing cluster with nodes of its own may be loaded.")
+
+    # The record
+    scrape_interval_s: float = variable(15.0, "Seconds between scrapes of every component.", least=1, most=300)
+
+    @property
+    def vnodes(self) -> int:
+        """Virtual nodes of the whole run."""
+        return self.namespaces * self.vnodes_per_namespace
+
+    @property
+    def deployments(self) -> int:
+        """Deployments of the whole run."""
+        return self.namespaces * self.deployments_per_namespace
+
+    @property
+    def pods(self) -> int:
+        """Pods of the whole run."""
+        return self.deployments * self.replicas
+
+    @property
+    def pods_per_vnode(self) -> int:
+        """Pods that a vnode gets when they are spread evenly, rounded up."""
+        return math.ceil(self.deployments_per_namespace * self.replicas / self.vnodes_per_namespace)
+
+    @property
+    def leases_per_second(self) -> float:
+        """Lease renewals per second of the whole fleet."""
+        return self.vnodes / self.lease_interval_s
+
+    def settings(self) -> dict[str, Any]:
+        """Every variable by its full name, as `validate` takes it."""
+        return {PREFIX + field.name: getattr(self, field.name) for field in fields(self)}
+
+
+def variables() -> dict[str, Rule]:
+    """Every variable by its full name, in the order of the reference."""
+    return {PREFIX + field.name: rule(field) for field in fields(Profile)}
+
+
+def validate(settings: dict[str, Any]) -> Profile:
+    """Settings as they come from inventory, profile and -e (text included) → Profile; what is not set has its default.
+
+    Raises ProfileError with every problem at once.
+    """
+    known = variables()
+    problems = [_unknown(name, known) for name in settings if name not in known]
+    values: dict[str, Any] = {}
+    for name, one in known.items():
+        try:
+            values[name] = convert(name, one, settings.get(name, one.default))
+        except ValueError as error:
+            problems.append(str(error))
+            values[name] = one.default
+    profile = Profile(**{name.removeprefix(PREFIX): value for name, value in values.items()})
+    if not problems:  # a default in the place of a bad value would make the sentences below wrong
+        problems = [*_lease_problems(profile), *_capacity_problems(profile)]
+        if not profile.kubeconfig:
+            problems += _address_problems(profile)
+    if problems:
+        raise ProfileError(problems)
+    return profile
+
+
+def lease_settings(interval: float) -> dict[str, int]:
+    """The three lease variables that belong together for an interval, in the kubelet's proportions."""
+    return {
+        "turbokube_lease_interval_s": math.ceil(interval),
+        "turbokube_lease_duration_s": math.ceil(interval * DURATION_PER_INTERVAL),
+        "turbokube_node_monitor_grace_s": math.ceil(interval * GRACE_PER_INTERVAL),
+    }
+
+
+def as_options(settings: dict[str, Any]) -> str:
+    """Settings as a command line would give them: `-e a=1 -e b=2`."""
+    return " ".join(f"-e {name}={value}" for name, value in settings.items())
+
+
+def _unknown(name: str, known: dict[str, Rule]) -> str:
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    hint = f"did you mean {near[0]}?" if near else "docs/variables.md lists those that are."
+    return f"{name} is not a variable of TurboKube; {hint}"
+
+
+def _lease_problems(profile: Profile) -> list[str]:
+    interval, duration, grace = profile.lease_interval_s, profile.lease_duration_s, profile.node_monitor_grace_s
+    together = as_options(lease_settings(interval))
+    problems = []
+    if duration < 2 * interval:
+        problems.append(
+            f"turbokube_lease_duration_s is {duration}, but with a renewal every {interval:g} s it must be at least "
+            f"{2 * interval:g}; what belongs together is {together}"
+        )
+    least = max(2 * interval + LEASE_MARGIN_S, duration)
+    if grace < least:
+        problems.append(
+            f"turbokube_node_monitor_grace_s is {grace}, but with turbokube_lease_interval_s {interval:g} and "
+            f"turbokube_lease_duration_s {duration} it must be at least {least:g}, since nodes flap when "
+            f"renewals come near the grace period; what belongs together is {together}"
+        )
+    return problems
+
+
+def _capacity_problems(profile: Profile) -> list[str]:
+    pods = profile.pods_per_vnode
+    problems = []
+    if pods > profile.vnode_pods:
+        problems.append(
+            f"turbokube_vnode_pods is {profile.vnode_pods}, but {pods} pods come to each vnode "
+            f"(turbokube_deployments_per_namespace x turbokube_replicas / turbokube_vnodes_per_namespace), so it must "
+            f"be at least {pods}"
+        )
+    for resource in ("memory", "cpu"):
+        request, capacity = getattr(profile, f"pod_{resource}"), getattr(profile, f"vnode_{resource}")
+        if request and quantity(request) * pods > quantity(capacity):
+            problems.append(
+                f"turbokube_vnode_{resource} is {capacity}, but the {pods} pods of a vnode request {request} each "
+                f"(turbokube_pod_{resource}), so it must be at least {pods} times that"
+            )
+    return problems
+
+
+def _address_problems(profile: Profile) -> list[str]:
+    subnet = ipaddress.ip_network(profile.pod_subnet)
+    mask = profile.node_cidr_mask
+    problems = []
+    if subnet.overlaps(ipaddress.ip_network(KUBEADM_SERVICE_SUBNET)):
+        problems.append(
+            f"turbokube_pod_subnet is {subnet}, but it must not overlap that of the services, {KUBEADM_SERVICE_SUBNET}"
+        )
+    if not 0 <= mask - subnet.prefixlen <= KUBEADM_MASK_DIFFERENCE:
+        problems.append(
+            f"turbokube_node_cidr_mask is {mask}, but within turbokube_pod_subnet {subnet} it must be from "
+            f"{subnet.prefixlen} to {subnet.prefixlen + KUBEADM_MASK_DIFFERENCE} (a limit of kubeadm)"
+        )
+    elif profile.vnodes > 2**KUBEADM_MASK_DIFFERENCE:
+        problems.append(
+            f"turbokube_namespaces is {profile.namespaces}, which with turbokube_vnodes_per_namespace "
+            f"{profile.vnodes_per_namespace} makes {profile.vnodes} vnodes, but a pod subnet of kubeadm holds "
+            f"{2**KUBEADM_MASK_DIFFERENCE} at most"
+        )
+    elif (held := 2 ** (mask - subnet.prefixlen)) < profile.vnodes:
+        problems.append(
+            f"turbokube_pod_subnet is {subnet}, which holds {held} nodes with turbokube_node_cidr_mask {mask}, but the "
+            f"profile has {profile.vnodes} vnodes, so its prefix must be at most "
+            f"/{mask - math.ceil(math.log2(profile.vnodes))}"
+        )
+    usable = 2 ** (32 - mask) - 2
+    if usable < profile.pods_per_vnode:
+        problems.append(
+            f"turbokube_node_cidr_mask is {mask}, which gives a vnode {usable} addresses, but {profile.pods_per_vnode} "
+            f"pods come to each, so it must be at most {32 - math.ceil(math.log2(profile.pods_per_vnode + 2))}"
+        )
+    return problems

@@ -1,0 +1,194 @@
+"""The schema: conversion, bounds, what goes together, and what is generated from it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from turbokube.profile.reference import base, variables_page
+from turbokube.profile.schema import PREFIX, ProfileError, as_options, lease_settings, validate, variables
+
+ROOT = Path(__file__).parents[3]
+PROFILES = ROOT / "playbooks" / "profiles"
+
+
+def problems(**settings: object) -> list[str]:
+    """The sentences that settings (without prefix) are refused with."""
+    with pytest.raises(ProfileError) as caught:
+        validate({PREFIX + name: value for name, value in settings.items()})
+    return caught.value.problems
+
+
+def load(name: str) -> dict[str, object]:
+    """The settings of a playbook that uses this profile."""
+    return {
+        **yaml.safe_load((PROFILES / "base.yml").read_text()),
+        **yaml.safe_load((PROFILES / f"{name}.yml").read_text()),
+        "turbokube_profile": name,
+    }
+
+
+def test_defaults_are_the_quickstart() -> None:
+    profile = validate({})
+    assert (profile.vnodes, profile.deployments, profile.pods, profile.pods_per_vnode) == (256, 1024, 8192, 32)
+    assert profile.leases_per_second == pytest.approx(25.6)
+
+
+@pytest.mark.parametrize(
+    ("name", "vnodes", "pods"), [("quickstart", 256, 8192), ("1k", 1024, 32768), ("8k", 8192, 262144)]
+)
+def test_profiles_have_the_sizes_they_promise(name: str, vnodes: int, pods: int) -> None:
+    profile = validate(load(name))
+    assert (profile.vnodes, profile.pods) == (vnodes, pods)
+
+
+def test_base_holds_every_variable_with_its_default() -> None:
+    written = yaml.safe_load((PROFILES / "base.yml").read_text())
+    assert written == {name: rule.default for name, rule in variables().items()}
+    assert (PROFILES / "base.yml").read_text() == base()
+
+
+def test_reference_is_current() -> None:
+    assert (ROOT / "docs" / "variables.md").read_text() == variables_page()
+
+
+def test_text_from_the_command_line_is_converted() -> None:
+    profile = validate(
+        {
+            "turbokube_namespaces": "32",
+            "turbokube_lease_interval_s": "12.5",
+            "turbokube_watch_cache": "False",
+            "turbokube_apiserver_args": '{"v": 2}',
+            "turbokube_vnode_cpu": 16,
+        }
+    )
+    assert profile.namespaces == 32
+    assert profile.lease_interval_s == 12.5
+    assert profile.watch_cache is False
+    assert profile.apiserver_args == {"v": 2}
+    assert profile.vnode_cpu == "16"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        ("namespaces", -1, "turbokube_namespaces is -1, but it must be a whole number from 1 to 65536"),
+        ("namespaces", "-1", "turbokube_namespaces is -1, but it must be a whole number from 1 to 65536"),
+        ("namespaces", 65537, "turbokube_namespaces is 65537, but it must be a whole number from 1 to 65536"),
+        ("namespaces", 1.5, "turbokube_namespaces is 1.5, but it must be a whole number from 1 to 65536"),
+        ("namespaces", True, "turbokube_namespaces is True, but it must be a whole number from 1 to 65536"),
+        ("namespaces", None, "turbokube_namespaces is null, but it must be a whole number from 1 to 65536"),
+        ("rate", "nan", "turbokube_rate is nan, but it must be a number from 0 to 100000"),
+        ("placement", "node", "turbokube_placement is node, but it must be one of namespace, cluster"),
+        ("engine", "kwok", "turbokube_engine is kwok, but it must be builtin"),
+        ("watch_cache", "maybe", "turbokube_watch_cache is maybe, but it must be true or false"),
+        (
+            "run",
+            "../other",
+            "turbokube_run is ../other, but it must be lower-case letters, digits, dots and dashes, 50 at most or empty",
+        ),
+        (
+            "pod_memory",
+            "32MB",
+            "turbokube_pod_memory is 32MB, but it must be a Kubernetes quantity such as 32Mi, 2 or 500m or empty",
+        ),
+        (
+            "etcd_args",
+            ["a"],
+            'turbokube_etcd_args is ["a"], but it must be a dictionary of names and plain values',
+        ),
+        ("pod_subnet", "10.128.0.1/9", None),
+        ("pod_subnet", "fd00::/48", None),
+    ],
+)
+def test_a_bad_value_is_refused_in_one_sentence(name: str, value: object, sentence: str | None) -> None:
+    expected = sentence or f"turbokube_pod_subnet is {value}, but it must be an IPv4 network such as 10.128.0.0/9"
+    assert problems(**{name: value}) == [expected]
+
+
+def test_an_unknown_name_is_refused_with_the_nearest() -> None:
+    assert problems(namespace=4) == [
+        "turbokube_namespace is not a variable of TurboKube; did you mean turbokube_namespaces?"
+    ]
+    assert problems(xyzzy=4) == [
+        "turbokube_xyzzy is not a variable of TurboKube; docs/variables.md lists those that are."
+    ]
+
+
+def test_all_problems_are_told_at_once() -> None:
+    found = problems(namespaces=-1, replica=8, store="mysql")
+    assert len(found) == 3
+
+
+def test_an_interval_near_the_grace_period_is_refused() -> None:
+    together = (
+        "-e turbokube_lease_interval_s=50 -e turbokube_lease_duration_s=200 -e turbokube_node_monitor_grace_s=250"
+    )
+    (found,) = problems(lease_interval_s=50, lease_duration_s=200, node_monitor_grace_s=50)
+    assert found.startswith("turbokube_node_monitor_grace_s is 50, but with turbokube_lease_interval_s 50 ")
+    assert "at least 200" in found
+    assert found.endswith(together)
+    assert as_options(lease_settings(50)) == together
+
+
+def test_the_grace_period_holds_one_lost_renewal_and_the_margin() -> None:
+    validate({"turbokube_lease_interval_s": 20})  # 2 x 20 + 10 = 50, the default grace period
+    assert "at least 52" in problems(lease_interval_s=21, lease_duration_s=42)[0]
+
+
+def test_a_lease_shorter_than_two_renewals_is_refused() -> None:
+    (found,) = problems(lease_interval_s=20, lease_duration_s=39)
+    assert found.startswith("turbokube_lease_duration_s is 39, but with a renewal every 20 s it must be at least 40;")
+
+
+def test_the_demonstration_with_a_longer_lease_is_accepted() -> None:
+    profile = validate(
+        {**load("8k"), "turbokube_deployments_per_namespace": "1", **{k: str(v) for k, v in lease_settings(50).items()}}
+    )
+    assert (profile.vnodes, profile.pods, profile.leases_per_second) == (8192, 8192, pytest.approx(163.84))
+
+
+def test_a_subnet_too_small_for_the_vnodes_is_refused() -> None:
+    assert problems(pod_subnet="10.244.0.0/16", namespaces=1024) == [
+        "turbokube_pod_subnet is 10.244.0.0/16, which holds 256 nodes with turbokube_node_cidr_mask 24, but the profile "
+        "has 8192 vnodes, so its prefix must be at most /11"
+    ]
+    validate({"turbokube_pod_subnet": "10.160.0.0/11", "turbokube_namespaces": 1024})
+
+
+def test_a_subnet_without_room_for_65536_vnodes_asks_for_fewer() -> None:
+    (found,) = problems(namespaces=65536)
+    assert found.startswith("turbokube_namespaces is 65536, which with turbokube_vnodes_per_namespace 8 makes 524288 ")
+
+
+def test_a_mask_too_small_for_the_pods_of_a_vnode_is_refused() -> None:
+    assert problems(node_cidr_mask=28, pod_subnet="10.128.0.0/16") == [
+        "turbokube_node_cidr_mask is 28, which gives a vnode 14 addresses, but 32 pods come to each, so it must be at "
+        "most 26"
+    ]
+
+
+def test_what_kubeadm_refuses_is_refused_before() -> None:
+    assert "from 9 to 25 (a limit of kubeadm)" in problems(node_cidr_mask=26)[0]
+    assert "must not overlap that of the services, 10.96.0.0/12" in problems(pod_subnet="10.0.0.0/8")[0]
+
+
+def test_addresses_of_an_existing_cluster_are_its_own_affair() -> None:
+    validate({"turbokube_kubeconfig": "/k", "turbokube_namespaces": 65536})
+
+
+def test_pods_that_do_not_fit_a_vnode_are_refused() -> None:
+    assert "turbokube_vnode_pods is 16, but 32 pods come to each vnode" in problems(vnode_pods=16)[0]
+    assert (
+        "turbokube_vnode_memory is 64Gi, but the 32 pods of a vnode request 4Gi each" in problems(pod_memory="4Gi")[0]
+    )
+    assert (
+        "turbokube_vnode_cpu is 2, but the 32 pods of a vnode request 100m each"
+        in problems(vnode_cpu=2, pod_cpu="100m")[0]
+    )
+
+
+def test_settings_go_there_and_back() -> None:
+    profile = validate({"turbokube_namespaces": 3, "turbokube_etcd_env": {"GOGC": "200"}})
+    assert validate(profile.settings()) == profile
