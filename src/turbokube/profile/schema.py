@@ -228,8 +228,9 @@ def as_options(settings: dict[str, Any]) -> str:
 
 
 def _unknown(name: str, known: dict[str, Rule]) -> str:
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-    hint = f"did you mean {near[0]}?" if near else "docs/variables.md lists those that are."
+    bare = [one.removeprefix(PREFIX) for one in known]  # the prefix would make any two names look alike
+    near = difflib.get_close_matches(name.removeprefix(PREFIX), bare, n=1, cutoff=0.6)
+    hint = f"did you mean {PREFIX}{near[0]}?" if near else "docs/variables.md lists those that are."
     return f"{name} is not a variable of TurboKube; {hint}"
 
 

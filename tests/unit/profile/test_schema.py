@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+
 from turbokube.profile.reference import base, variables_page
 from turbokube.profile.schema import PREFIX, ProfileError, as_options, lease_settings, validate, variables
 
@@ -86,7 +87,8 @@ def test_text_from_the_command_line_is_converted() -> None:
         (
             "run",
             "../other",
-            "turbokube_run is ../other, but it must be lower-case letters, digits, dots and dashes, 50 at most or empty",
+            "turbokube_run is ../other, but it must be lower-case letters, digits, dots and dashes, 50 at most or "
+            "empty",
         ),
         (
             "pod_memory",
@@ -151,8 +153,8 @@ def test_the_demonstration_with_a_longer_lease_is_accepted() -> None:
 
 def test_a_subnet_too_small_for_the_vnodes_is_refused() -> None:
     assert problems(pod_subnet="10.244.0.0/16", namespaces=1024) == [
-        "turbokube_pod_subnet is 10.244.0.0/16, which holds 256 nodes with turbokube_node_cidr_mask 24, but the profile "
-        "has 8192 vnodes, so its prefix must be at most /11"
+        "turbokube_pod_subnet is 10.244.0.0/16, which holds 256 nodes with turbokube_node_cidr_mask 24, but the "
+        "profile has 8192 vnodes, so its prefix must be at most /11"
     ]
     validate({"turbokube_pod_subnet": "10.160.0.0/11", "turbokube_namespaces": 1024})
 
