@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 
 class CredentialError(Exception):
     """A kubeconfig that cannot be used; the message says which and why."""
@@ -51,6 +49,8 @@ def from_kubeconfig(path: str | Path, context: str | None = None) -> Credential:
 
     Raises CredentialError, with one sentence, when the file cannot be read or lacks something.
     """
+    import yaml  # here: the engine is handed a Credential, and yaml is memory that it can do without
+
     file = Path(path).expanduser()
     try:
         config = yaml.safe_load(file.read_text())

@@ -26,14 +26,6 @@ class _List(msgspec.Struct, Generic[T]):
     items: list[T] | None = None
 
 
-class _Head(msgspec.Struct):
-    type: str
-
-
-class _Bookmark(msgspec.Struct):
-    object: dict[str, dict[str, object]] = {}
-
-
 class _Code(msgspec.Struct):
     code: int = 0
     message: str = ""
@@ -43,25 +35,11 @@ class _Error(msgspec.Struct):
     object: _Code
 
 
-class _Versioned(msgspec.Struct, rename="camel"):
-    resource_version: str = ""
-
-
-class _VersionedObject(msgspec.Struct):
-    metadata: _Versioned
-
-
-class _VersionedEvent(msgspec.Struct):
-    object: _VersionedObject
-
-
 class _Event(msgspec.Struct, Generic[T]):
     object: T
 
 
-_HEAD = msgspec.json.Decoder(_Head)
 _ERROR = msgspec.json.Decoder(_Error)
-_VERSION = msgspec.json.Decoder(_VersionedEvent)
 _SYNCED = "SYNCED"
 
 
@@ -104,15 +82,13 @@ class ListWatch(Generic[T]):
                         yield event
                     yield Event(_SYNCED)
                 async for line in self.transport.stream(self._watch_path()):
-                    kind = _HEAD.decode(line).type
-                    if kind == "BOOKMARK":
-                        self.resource_version = _VERSION.decode(line).object.metadata.resource_version
-                    elif kind == "ERROR":
+                    kind = _between(line, b'{"type":"')
+                    if kind == "ERROR":
                         said = _ERROR.decode(line).object
                         raise ApiError(said.code, "watch", said.message)
-                    else:
+                    if kind != "BOOKMARK":
                         yield Event(kind, decoder.decode(line).object)
-                        self.resource_version = _VERSION.decode(line).object.metadata.resource_version
+                    self.resource_version = _between(line, b'"resourceVersion":"')
                     pause = 0.1
             except Unreachable:
                 pass
@@ -150,3 +126,13 @@ class ListWatch(Generic[T]):
             "timeoutSeconds": str(random.randint(300, 600)),  # as client-go's reflectors ask
         }
         return f"{self.path}?{urlencode(query)}"
+
+
+def _between(line: bytes, before: bytes) -> str:
+    """What follows the first `before` up to the next quote.
+
+    An API server writes an event's type first and, in the object, metadata before spec and status; the same text inside
+    an annotation has its quotes escaped. Searching is ten times as fast as decoding the line once more.
+    """
+    start = line.index(before) + len(before)
+    return line[start : line.index(b'"', start)].decode()
