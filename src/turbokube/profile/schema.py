@@ -137,6 +137,9 @@ class Profile:
     watch_cache: bool = variable(True, "Whether the API server serves reads and watches from its cache.")
     pod_subnet: str = variable("10.128.0.0/9", "Addresses that nodes get their pod ranges from.", subnet=True)
     node_cidr_mask: int = variable(24, "Prefix length of a node's pod range.", least=9, most=30)
+    ports: dict[str, Any] = variable(
+        {}, "Fixed loopback ports, such as {kube-apiserver-0: 6443}; every other port is a free one."
+    )
     apiserver_args: dict[str, Any] = variable({}, "Extra flags of kube-apiserver, without dashes.")
     controller_manager_args: dict[str, Any] = variable({}, "Extra flags of kube-controller-manager.")
     scheduler_args: dict[str, Any] = variable({}, "Extra flags of kube-scheduler.")
@@ -205,7 +208,7 @@ def validate(settings: dict[str, Any]) -> Profile:
             values[name] = one.default
     profile = Profile(**{name.removeprefix(PREFIX): value for name, value in values.items()})
     if not problems:  # a default in the place of a bad value would make the sentences below wrong
-        problems = [*_lease_problems(profile), *_capacity_problems(profile)]
+        problems = [*_port_problems(profile), *_lease_problems(profile), *_capacity_problems(profile)]
         if not profile.kubeconfig:
             problems += _address_problems(profile)
     if problems:
@@ -232,6 +235,14 @@ def _unknown(name: str, known: dict[str, Rule]) -> str:
     near = difflib.get_close_matches(name.removeprefix(PREFIX), bare, n=1, cutoff=0.6)
     hint = f"did you mean {PREFIX}{near[0]}?" if near else "docs/variables.md lists those that are."
     return f"{name} is not a variable of TurboKube; {hint}"
+
+
+def _port_problems(profile: Profile) -> list[str]:
+    return [
+        f"turbokube_ports has {port!r} for {name}, but it must be a whole number from 1 to 65535"
+        for name, port in profile.ports.items()
+        if not isinstance(port, int) or isinstance(port, bool) or not 1 <= port <= 65535
+    ]
 
 
 def _lease_problems(profile: Profile) -> list[str]:

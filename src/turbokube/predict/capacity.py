@@ -1,0 +1,214 @@
+"""What a profile asks of the machine that carries it, and what binds first."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from turbokube.predict.coefficients import Coefficients, Cost
+from turbokube.predict.machine import Machine
+from turbokube.profile.schema import Profile, as_options, lease_settings
+
+GIB = 2**30
+
+# Heartbeats may take so much of the cores: a control plane that gives more to them has no room for the load, and its
+# latency is that of a full machine.
+HEARTBEAT_SHARE = 0.6
+MEMORY_SHARE = 0.9  # of what is available: garbage collectors and the page cache need the rest
+STORE_SHARE = 0.8  # of the quota: fragmentation and a late compaction need the rest
+# supervisord wants 1,024 (its minfds), and etcd and the API server keep some hundred files and connections open. The
+# vnodes of fidelity lease share theirs.
+OPEN_FILES = 1024
+LONGEST_INTERVAL_S = 600  # beyond it a lease says nothing about its node
+
+STORES = ("etcd", "kine")
+# One of each: a run on one machine.
+ONE_MACHINE = dict.fromkeys(
+    ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "fleet", "agent"), 1
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """Of a whole run, on one machine. Memory, store and disk in bytes."""
+
+    heartbeats_per_second: float
+    heartbeat_cores: float  # CPU for them and for components that idle
+    pod_ms: float  # CPU per pod, mean over the steps of growth
+    pods_per_second: float  # at most; 0 when no core is left
+    bound_by: str
+    seconds: float  # to create all pods; infinite when no core is left
+    memory: float
+    store: float  # the store's file; 0 when it is not on this machine
+    disk: float
+    open_files: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """Whether a machine carries a profile: `refusal` is one sentence, empty when it does."""
+
+    prediction: Prediction
+    refusal: str
+    warnings: list[str]
+
+
+def predict(profile: Profile, machine: Machine, layout: Mapping[str, int], coefficients: Coefficients) -> Prediction:
+    """`layout`: how many of each kind of component this machine runs, extra schedulers left out."""
+    here = {kind: count for kind, count in layout.items() if count > 0}
+    if "kube-scheduler" in here:
+        here["kube-scheduler"] += profile.schedulers
+    costs = [(coefficients.cost(kind), count, count if kind in STORES else 1) for kind, count in here.items()]
+    heartbeats = profile.leases_per_second + profile.vnodes / profile.status_interval_s
+    heartbeat_cores = sum(
+        cost.idle_cores * count + cost.heartbeat_ms * work / 1e3 * heartbeats for cost, count, work in costs
+    )
+    nodes = profile.vnodes * (profile.steps + 1) / (2 * profile.steps)  # mean while the pods of each step are created
+    pod_ms = sum((cost.pod_ms + cost.pod_ms_per_1000_nodes * nodes / 1e3) * work for cost, _, work in costs)
+    limits = {"the processor": max(0.0, machine.cores - heartbeat_cores) * 1e3 / pod_ms if pod_ms else math.inf}
+    limits |= _limits(profile, here, coefficients)
+    bound_by = min(limits, key=lambda name: limits[name])
+    members = sum(here.get(kind, 0) for kind in STORES)
+    store = _store(profile, heartbeats, coefficients) if members else 0.0
+    disk = coefficients.disk
+    return Prediction(
+        heartbeats_per_second=heartbeats,
+        heartbeat_cores=heartbeat_cores,
+        pod_ms=pod_ms,
+        pods_per_second=limits[bound_by],
+        bound_by=bound_by,
+        seconds=profile.pods / limits[bound_by] if limits[bound_by] else math.inf,
+        memory=sum(_memory(cost, profile) * count for cost, count, _ in costs),
+        store=store,
+        disk=members * (store + disk.member_bytes) + disk.bundle_bytes + disk.pod_bytes * profile.pods + disk.log_bytes,
+        open_files=OPEN_FILES + profile.connections,
+    )
+
+
+def judge(profile: Profile, machine: Machine, layout: Mapping[str, int], coefficients: Coefficients) -> Verdict:
+    """Whether the machine carries the profile, and if not, why and what can be done."""
+    prediction = predict(profile, machine, layout, coefficients)
+    causes = _causes(profile, machine, prediction)
+    refusal = ""
+    if causes:
+        remedies = _remedies(profile, machine, layout, coefficients)
+        refusal = (
+            f"this machine does not carry profile {profile.profile} with turbokube_namespaces {profile.namespaces}: "
+            f"{', and '.join(causes.values())}; what can be done: {', or '.join(remedies)}"
+        )
+    return Verdict(prediction=prediction, refusal=refusal, warnings=_warnings(profile, prediction))
+
+
+def describe(profile: Profile, machine: Machine, prediction: Prediction) -> list[str]:
+    """The prediction, in lines for a person."""
+    cores = f"{machine.cores:g} cores"
+    lines = [
+        f"heartbeats: {prediction.heartbeats_per_second:.0f}/s take {prediction.heartbeat_cores:.2f} of {cores}",
+        f"pods: at most {prediction.pods_per_second:.0f}/s, bound by {prediction.bound_by}"
+        f" ({prediction.pod_ms:.0f} ms of CPU per pod), so {_duration(prediction.seconds)} for {profile.pods}",
+        f"memory: {prediction.memory / GIB:.1f} GiB of {machine.memory / GIB:.1f} GiB available",
+        f"disk: {prediction.disk / GIB:.1f} GiB of {machine.home_free / GIB:.1f} GiB free",
+    ]
+    if prediction.store:
+        quota = f" of a quota of {profile.etcd_quota_bytes / GIB:.1f} GiB" if profile.store == "etcd" else ""
+        lines.insert(3, f"store: {prediction.store / GIB:.2f} GiB{quota}")
+    return lines
+
+
+def _limits(profile: Profile, here: Mapping[str, int], coefficients: Coefficients) -> dict[str, float]:
+    """Pods per second that settings allow, however fast the machine is."""
+    limits = {}
+    for kind, others in (("kube-controller-manager", 0), ("kube-scheduler", max(0, profile.schedulers - 1))):
+        if kind in here:  # with extra schedulers the default one gets no pods
+            limits[f"turbokube_client_qps {profile.client_qps:g} in {kind}"] = (
+                profile.client_qps * (1 + others) / coefficients.requests_per_pod[kind]
+            )
+    if profile.rate:
+        limits[f"turbokube_rate {profile.rate:g}"] = profile.rate * profile.replicas
+    return limits
+
+
+def _memory(cost: Cost, profile: Profile) -> float:
+    return cost.memory_mib * 2**20 + (cost.node_kib * profile.vnodes + cost.pod_kib * profile.pods) * 2**10
+
+
+def _store(profile: Profile, heartbeats: float, coefficients: Coefficients) -> float:
+    """Size of the store's file: what lives, and the revisions of heartbeats that are not compacted yet."""
+    one = coefficients.store
+    return (
+        one.node_bytes * profile.vnodes + one.pod_bytes * profile.pods + one.heartbeat_bytes * heartbeats * one.kept_s
+    )
+
+
+def _causes(profile: Profile, machine: Machine, prediction: Prediction) -> dict[str, str]:
+    """What the machine lacks: resource → words."""
+    causes = {}
+    if prediction.heartbeat_cores > HEARTBEAT_SHARE * machine.cores:
+        causes["processor"] = (
+            f"{profile.vnodes} vnodes that renew their leases every {profile.lease_interval_s:g} s take "
+            f"{prediction.heartbeat_cores:.1f} cores before the first pod, where {machine.cores:g} are available and at "
+            f"most {HEARTBEAT_SHARE * machine.cores:.1f} may go to that"
+        )
+    if prediction.memory > MEMORY_SHARE * machine.memory:
+        causes["memory"] = (
+            f"its processes need {prediction.memory / GIB:.1f} GiB of memory, where {machine.memory / GIB:.1f} GiB are "
+            f"available and {MEMORY_SHARE:.0%} of them may be used"
+        )
+    if profile.store == "etcd" and prediction.store > STORE_SHARE * profile.etcd_quota_bytes:
+        causes["store"] = (
+            f"etcd's file grows to {prediction.store / GIB:.1f} GiB, where turbokube_etcd_quota_bytes is "
+            f"{profile.etcd_quota_bytes} and {STORE_SHARE:.0%} of it may be used"
+        )
+    if prediction.disk > machine.home_free:
+        causes["disk"] = (
+            f"it writes {prediction.disk / GIB:.1f} GiB to turbokube_home, where {machine.home_free / GIB:.1f} GiB are "
+            "free"
+        )
+    if prediction.open_files > machine.open_files:
+        causes["files"] = (
+            f"a process of it opens up to {prediction.open_files} files, where the hard limit (ulimit -Hn) is "
+            f"{machine.open_files}"
+        )
+    return causes
+
+
+def _remedies(profile: Profile, machine: Machine, layout: Mapping[str, int], coefficients: Coefficients) -> list[str]:
+    """What would make the causes go away, as options of ansible-playbook."""
+
+    def lacks(other: Profile) -> dict[str, str]:
+        return _causes(other, machine, predict(other, machine, layout, coefficients))
+
+    remedies = []
+    low, high = 0, profile.namespaces  # low is carried (or 0), high is not
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if not lacks(replace(profile, namespaces=middle)) else (low, middle)
+    if low:
+        remedies.append(f"fewer namespaces (-e turbokube_namespaces={low})")
+    if "processor" in lacks(profile):
+        for interval in range(5 * (int(profile.lease_interval_s) // 5 + 1), LONGEST_INTERVAL_S + 1, 5):
+            longer = replace(profile, lease_interval_s=float(interval))
+            if "processor" not in lacks(longer):
+                alone = "" if not lacks(longer) else " for the leases alone,"
+                options = as_options(lease_settings(interval))
+                remedies.append(f"{alone} a longer lease with the grace period moved with it ({options})".strip())
+                break
+    remedies.append("-e turbokube_preflight=warn to try it all the same")
+    return remedies
+
+
+def _warnings(profile: Profile, prediction: Prediction) -> list[str]:
+    step = prediction.seconds / profile.steps
+    if step <= profile.deadline_s or math.isinf(step):
+        return []
+    return [
+        f"turbokube_deadline_s is {profile.deadline_s}, but a step of the load is predicted to take {_duration(step)} "
+        f"({prediction.pods_per_second:.0f} pods/s, bound by {prediction.bound_by})"
+    ]
+
+
+def _duration(seconds: float) -> str:
+    if math.isinf(seconds):
+        return "for ever"
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"

@@ -1,0 +1,60 @@
+"""What a node, a heartbeat and a pod cost: the figures of coefficients.json, which bench/coefficients measures."""
+
+from __future__ import annotations
+
+import importlib.resources
+from typing import Any
+
+import msgspec
+
+FILE = "coefficients.json"
+
+
+class Cost(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One component. A heartbeat is a renewal of a lease or a report of a node's status."""
+
+    idle_cores: float  # CPU with an empty cluster
+    heartbeat_ms: float  # CPU milliseconds per heartbeat
+    pod_ms: float  # CPU milliseconds per pod, from creation to Running
+    pod_ms_per_1000_nodes: float = 0.0  # and so much more for every 1,000 nodes
+    memory_mib: float  # resident, with an empty cluster
+    node_kib: float  # resident, per node
+    pod_kib: float  # resident, per pod
+
+
+class StoreCost(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The store's file. Revisions of heartbeats lie in it until they are compacted."""
+
+    node_bytes: float
+    pod_bytes: float  # with its share of ReplicaSet, Deployment, Events and revisions
+    heartbeat_bytes: float
+    kept_s: float  # the API server compacts every 5 minutes what is older than 5 minutes: up to twice that
+
+
+class DiskCost(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What else a run writes."""
+
+    member_bytes: float  # WAL and snapshots of a member of the store: 5 segments of 64 MB are kept
+    bundle_bytes: float
+    pod_bytes: float
+    log_bytes: float
+
+
+class Coefficients(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """All of it, and how it was come by."""
+
+    provenance: dict[str, Any]
+    components: dict[str, Cost]  # by kind; a store that is not here costs what etcd does
+    store: StoreCost
+    disk: DiskCost
+    requests_per_pod: dict[str, float]  # requests under a component's own client limit
+
+    def cost(self, kind: str) -> Cost:
+        """What one component of this kind costs."""
+        return self.components.get(kind) or self.components["etcd"]
+
+
+def load() -> Coefficients:
+    """The figures that the package carries."""
+    data = importlib.resources.files(__package__).joinpath(FILE).read_bytes()
+    return msgspec.json.decode(data, type=Coefficients)
