@@ -17,23 +17,28 @@ if t.TYPE_CHECKING:
 def follow(action: ActionBase, task_vars: dict[str, t.Any], *, wait_for: float = 5.0) -> dict[str, t.Any]:
     """Run the action's module again and again, each call at most `wait_for` seconds, until it has finished.
 
-    The module takes an internal option `wait_for` (float, seconds), and returns `finished` (bool; absent means true)
-    and `progress_line` (str), which is displayed whenever it changes. What it started outlives each call, so this
-    works over every connection, and an interrupted playbook is taken up again by the next call. Failure ends it.
-    `changed` is true when it was in any call; the two internal values are not part of the result.
+    The module takes an internal option `wait_for` (float, seconds), and returns `finished` (bool; absent means true),
+    `progress_line` (str), displayed whenever it changes, and `progress_notes` (list of str), each displayed once.
+    What it started outlives each call, so this works over every connection, and an interrupted playbook is taken up
+    again by the next call. Failure ends it. `changed` is true when it was in any call; the internal values are not
+    part of the result.
     """
-    display = Display()
     host = task_vars.get("inventory_hostname", "")
-    said, changed = "", False
+    line = ""
+    noted: set[str] = set()
+    changed = False
     while True:
         result: dict[str, t.Any] = action._execute_module(
             module_args={**action._task.args, "wait_for": wait_for}, task_vars=task_vars
         )
         finished = result.pop("finished", True)
-        line = result.pop("progress_line", "")
+        said = [note for note in result.pop("progress_notes", []) if note not in noted]
+        noted.update(said)
+        if (now := result.pop("progress_line", "")) and now != line:
+            said.append(now)
+            line = now
+        for text in said:
+            Display().display(f"progress: [{host}] {text}")
         changed = result["changed"] = changed or bool(result.get("changed"))
-        if line and line != said:
-            display.display(f"progress: [{host}] {line}")
-            said = line
         if finished or result.get("failed") or result.get("unreachable") or result.get("skipped"):
             return result
