@@ -15,7 +15,7 @@ FILE = "bundle.sqlite"
 _INTERVAL_S = 0.5  # between commits: what a SIGKILL can lose at most, with the commit's own time
 
 
-class BundleError(Exception):
+class BundleError(ValueError):
     """A bundle that cannot be used as asked. The message is one sentence for the user."""
 
 

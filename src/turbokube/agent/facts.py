@@ -1,0 +1,67 @@
+"""The conditions of a run's numbers: hardware, versions, what the target is made of."""
+
+from __future__ import annotations
+
+import collections
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+import turbokube
+from turbokube.api.target import Target
+from turbokube.api.transport import Transport
+
+
+class _Version(msgspec.Struct, rename="camel"):
+    git_version: str
+
+
+def hardware() -> dict[str, Any]:
+    """What this machine is."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    cpuinfo = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    models = [row.partition(":")[2].strip() for row in cpuinfo.splitlines() if row.startswith("model name")]
+    return {
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_bytes": memory,
+        "cpu_model": models[0] if models else platform.machine(),
+        "kernel": platform.release(),
+    }
+
+
+async def server_version(transport: Transport) -> str:
+    """The API server's own word, such as v1.36.3."""
+    answer = await transport.request("GET", "/version")
+    return msgspec.json.decode(answer.checked().body, type=_Version).git_version
+
+
+def target_facts(target: Target, version: str, profile: dict[str, Any]) -> dict[str, Any]:
+    """The target without its credentials and addresses."""
+    flags = {
+        name.removeprefix("turbokube_").rpartition("_")[0]: value
+        for name, value in profile.items()
+        if name.endswith(("_args", "_env")) and value
+    }
+    return {
+        "name": target.name,
+        "kubernetes": version,
+        "ours": target.ours,
+        "servers": max(1, len(target.servers)),
+        "components": dict(collections.Counter(component.kind for component in target.components)),
+        "store": target.store.kind if target.store else None,
+        "flags": flags,
+    }
+
+
+def versions(kubernetes: str, profile: dict[str, Any]) -> dict[str, Any]:
+    """Versions of all that took part."""
+    store = str(profile.get("turbokube_store", "etcd"))
+    return {
+        "turbokube": turbokube.__version__,
+        "python": platform.python_version(),
+        "kubernetes": kubernetes,
+        store: profile.get(f"turbokube_{store}_version"),
+    }

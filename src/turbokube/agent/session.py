@@ -1,0 +1,320 @@
+"""One run at work: its bundle, its witness, its scraper, and the phase that is under way."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import time
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+import turbokube
+from turbokube.api.http1 import Http1
+from turbokube.api.target import Component, Target
+from turbokube.api.transport import ApiError, Unreachable
+from turbokube.bundle import runs
+from turbokube.bundle.ledger import Ledger
+from turbokube.bundle.reader import Reader
+from turbokube.bundle.writer import BundleError, Writer
+from turbokube.load.create import Create, Outcome, connections
+from turbokube.load.pacing import Gate
+from turbokube.load.phase import RUN_LABEL, LoadError, Phase
+from turbokube.measure import counts
+from turbokube.measure.observer import Observer
+from turbokube.measure.scrape import Scraper
+
+from . import facts
+from .progress import PhaseProgress, Rate
+
+_LEAST_DISK = 200 * 1024 * 1024  # bytes free at the bundle; below it the phase ends while the rest can be written
+_TICK_S = 0.1  # of the event loop's lag sampler
+
+
+class RunSpec(msgspec.Struct, kw_only=True):
+    """What a run is: the same each time that its agent is started."""
+
+    run: str
+    profile: dict[str, Any] = {}
+    target: Target
+    scrape_interval: float = 15.0
+    extra_components: list[Component] = []
+
+
+class Session:
+    """Everything of a run that lives in the agent. Make it inside a running event loop, then `start`."""
+
+    def __init__(self, folder: Path, spec: RunSpec) -> None:
+        self.folder = folder
+        self.spec = spec
+        before = runs.read(folder)
+        if before is not None:
+            runs.same_profile(spec.run, before.get("profile") or {}, spec.profile)
+        self.writer = Writer(folder)
+        self._resume()
+        self.ledger = Ledger(self.writer)
+        self.gate = Gate()
+        self._load = spec.target.credential("load")
+        observer, scraper = spec.target.credential("observer"), spec.target.credential("scraper")
+        servers = spec.target.addresses(observer)
+        self._transport = Http1(observer, servers, size=2, user_agent="turbokube-observer")
+        self.observer = Observer(self._transport, self.writer, f"{RUN_LABEL}={spec.run}")
+        components = [*spec.target.components, *spec.extra_components]
+        self.scraper = Scraper(self.writer, scraper, components, spec.scrape_interval)
+        self._background: list[asyncio.Task[None]] = []
+        self._phase: asyncio.Task[None] | None = None
+        self._create: Create | None = None
+        self._rate = Rate()
+        self._stop_note = ""
+        self._shut_at = 0.0
+        self.failure: str | None = None
+
+    def _resume(self) -> None:
+        """Note since when no agent has lived, if one has before."""
+        with Reader(self.folder) as reader:
+            sql = "SELECT max(t) FROM (SELECT max(time) AS t FROM lag UNION ALL SELECT max(time) FROM scrapes)"
+            last = reader.query(sql)[0][0]
+            self._phases = {row["name"]: dict(row) for row in reader.query("SELECT * FROM phases")}
+        now = time.time()
+        self.writer.execute("UPDATE interruptions SET ended = ? WHERE ended IS NULL", [(now,)])
+        if last is not None:
+            self.writer.insert("interruptions", [(last, now, "agent", "the run had no agent")])
+        self.writer.flush()
+
+    async def start(self) -> None:
+        """Begin to observe and to scrape; raises what keeps the API server from being asked."""
+        try:
+            version = await facts.server_version(self._transport)
+        except BaseException:
+            await self.close()
+            raise
+        known = runs.read(self.folder) or {}
+        self._meta = {
+            "run": self.spec.run,
+            "profile": self.spec.profile,
+            "target": facts.target_facts(self.spec.target, version, self.spec.profile),
+            "hardware": facts.hardware(),
+            "versions": facts.versions(version, self.spec.profile),
+            "fidelity": self.spec.profile.get("turbokube_fidelity", "lease"),
+            "engine": self.spec.profile.get("turbokube_engine", "builtin"),
+            "scrape_interval": self.spec.scrape_interval,
+            "started": known.get("started") or time.time(),
+            "finished": None,
+            "turbokube_version": turbokube.__version__,
+        }
+        self.writer.meta(**self._meta)
+        runs.write(self.folder, self._meta)
+        for work in (self.observer.run(), self.scraper.run(), self._watch_ourselves()):
+            self._background.append(asyncio.create_task(self._guarded(work)))
+
+    async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except Exception as error:
+            while isinstance(error, ExceptionGroup):
+                error = error.exceptions[0]
+            self.failure = f"run {self.spec.run} cannot be measured: {error}"
+            self.stop_phase(self.failure)
+
+    # phases
+
+    def submit(self, phase: Phase) -> None:
+        """Begin a phase or go on with it; nothing if it is under way or done. Raises LoadError or BundleError."""
+        known = self._phases.get(phase.name)
+        if known is not None:
+            before = msgspec.json.decode(known["spec"], type=Phase)
+            if not before.same_work(phase):
+                raise LoadError(
+                    f"phase {phase.name} of run {phase.run} was begun with other settings; {_changes(before, phase)}"
+                )
+            same_deadline = before.deadline_s >= phase.deadline_s
+            if known["state"] == "done" or (known["state"] == "deadline" and same_deadline):
+                return
+        if self._phase is not None and not self._phase.done():
+            if self._create is not None and self._create.phase.name == phase.name:
+                return
+            raise LoadError(f"phase {phase.name} cannot begin while another of run {phase.run} is under way")
+        servers = self.spec.target.addresses(self._load)
+        transport = Http1(self._load, servers, size=connections(phase), user_agent="turbokube-load")
+        pods_run, nudge = self.observer.pods_run, self.scraper.nudge
+        create = Create(phase, transport, self.writer, self.ledger, self.gate, pods_run, nudge)
+        now = time.time()
+        if known is not None and known["ended"]:
+            self.writer.insert("interruptions", [(known["ended"], now, "phase", f"{phase.name} was {known['state']}")])
+        spec = msgspec.json.encode(phase).decode()
+        self._keep(phase.name, kind=phase.kind, spec=spec, state="running", ended=None, note="", started=now)
+        self._create, self._rate, self._stop_note = create, Rate(), ""
+        self._phase = asyncio.create_task(self._work(create, transport))
+
+    async def _work(self, create: Create, transport: Http1) -> None:
+        name = create.phase.name
+        try:
+            await self.observer.synced.wait()
+            started = float(self._phases[name]["started"])
+            outcome = await create.run(self._away_since(started), started)
+        except asyncio.CancelledError:
+            if not self._stop_note:
+                return  # the agent ends; the phase goes on with the next one
+            outcome = Outcome("stopped", self._stop_note)
+        except Exception as error:
+            outcome = Outcome("stopped", f"{type(error).__name__}: {error}")
+        finally:
+            await transport.close()
+        self.observer.write()
+        self._keep(name, state=outcome.state, note=outcome.note, ended=time.time())
+
+    def stop_phase(self, note: str) -> None:
+        """End the phase under way, for this reason."""
+        self._stop_note = note
+        if self._phase is not None:
+            self._phase.cancel()
+
+    def _away_since(self, started: float) -> float:
+        """Seconds since then in which nobody worked at the phase: no agent, unattended, stopped."""
+        self.writer.flush()
+        sql = (
+            "SELECT coalesce(sum(ended - max(started, ?)), 0) FROM interruptions WHERE ended > ? AND what IN (?, ?, ?)"
+        )
+        with Reader(self.folder) as reader:
+            return float(reader.query(sql, started, started, "agent", "unattended", "phase")[0][0])
+
+    def _keep(self, name: str, **values: Any) -> None:
+        row = self._phases.setdefault(name, {"name": name})
+        if row.get("started"):
+            values.pop("started", None)
+        row.update(values)
+        columns = ("name", "kind", "spec", "started", "ended", "state", "note")
+        self.writer.insert("phases", [tuple(row[column] for column in columns)])
+
+    @property
+    def working(self) -> bool:
+        """Whether a phase is under way."""
+        return self._phase is not None and not self._phase.done()
+
+    async def wait(self, seconds: float) -> None:
+        """Until the phase under way ends, at most so long."""
+        if self._phase is not None:
+            await asyncio.wait((self._phase,), timeout=seconds)
+
+    def progress(self, name: str) -> PhaseProgress:
+        """How far a phase is. Raises LoadError if there is none of that name."""
+        row = self._phases.get(name)
+        if row is None:
+            raise LoadError(f"run {self.spec.run} has no phase {name}")
+        phase = msgspec.json.decode(row["spec"], type=Phase)
+        seen = self.observer.progress([phase.namespace(index) for index in phase.indices])
+        running = row["state"] == "running"
+        return PhaseProgress(
+            phase=name,
+            state=row["state"],
+            intended=sum(entry.replicas for entry in self.ledger.of(name)),
+            created=seen.created,
+            scheduled=seen.scheduled,
+            running=seen.running,
+            rate=self._rate.over() if running else 0.0,
+            eta=self._rate.left(phase.pods - seen.running) if running else None,
+            elapsed=(row["ended"] or time.time()) - row["started"],
+            note=row["note"] or "",
+            paused=not self.gate.is_open,
+            away=self.scraper.away(),
+        )
+
+    # what watches over it
+
+    async def _watch_ourselves(self) -> None:
+        """Once a second: lags, the rate, and whether the bundle can be written."""
+        while True:
+            worst, until = 0.0, time.monotonic() + 1.0
+            while (before := time.monotonic()) < until:
+                await asyncio.sleep(_TICK_S)
+                worst = max(worst, time.monotonic() - before - _TICK_S)
+            self._sample(worst)
+            if self.writer.error is not None:
+                self.failure = f"the bundle cannot be written: {self.writer.error}"
+                self.stop_phase(self.failure)
+            elif self.working and shutil.disk_usage(self.folder).free < _LEAST_DISK:
+                self.stop_phase(f"less than {_LEAST_DISK >> 20} MB are free at {self.folder}")
+
+    def _sample(self, loop_lag: float) -> None:
+        now = time.time()
+        rows = [(now, "loop", loop_lag), (now, "observer", self.observer.lag)]
+        self.observer.lag = 0.0
+        if self._create is not None and self.working:
+            sender = self._create.sender
+            rows.append((now, "send", sender.lag))
+            sender.lag = 0.0
+            spaces = [self._create.phase.namespace(index) for index in self._create.phase.indices]
+            self._rate.add(now, self.observer.progress(spaces).running)
+        self.writer.insert("lag", rows)
+
+    def pause(self) -> None:
+        """Nobody attends: create nothing new."""
+        if self.gate.is_open and self.working:
+            self.gate.shut()
+            self._shut_at = time.time()
+            self.writer.insert("interruptions", [(self._shut_at, None, "unattended", "nobody followed the run")])
+
+    def proceed(self) -> None:
+        """Somebody attends again."""
+        if not self.gate.is_open:
+            self.gate.reopen()
+            sql = "UPDATE interruptions SET ended = ? WHERE started = ? AND what = 'unattended'"
+            self.writer.execute(sql, [(time.time(), self._shut_at)])
+
+    # the end
+
+    async def finish(self) -> dict[str, Any]:
+        """Last scrape, counts, everything into one file. Raises LoadError while a phase is under way."""
+        if self.working:
+            raise LoadError(f"run {self.spec.run} cannot be finished while a phase is under way")
+        await self.scraper.last()
+        errors = await self._count()
+        now = time.time()
+        self.writer.execute("UPDATE interruptions SET ended = ? WHERE ended IS NULL", [(now,)])
+        self._meta.update(finished=now, **({"count_errors": errors} if errors else {}))
+        self.writer.meta(**self._meta)
+        await self.close(finish=True)
+        runs.write(self.folder, self._meta)
+        return {"run": self.spec.run, "bundle": str(self.folder), "finished": now}
+
+    async def _count(self) -> dict[str, str]:
+        """Counts of every source into the bundle; why a source could not say, by source."""
+        target, errors = self.spec.target, {}
+        sources: dict[str, Coroutine[Any, Any, dict[str, int]]] = {
+            "api": counts.of_api(self._transport, None if target.ours else f"{RUN_LABEL}={self.spec.run}")
+        }
+        if target.store is not None:
+            sources["store"] = counts.of_store(target.store)
+        for source, work in sources.items():
+            try:
+                found = await work
+            except (counts.CountError, ApiError, Unreachable, OSError) as error:
+                errors[source] = str(error)
+                continue
+            self.writer.insert("counts", [(time.time(), source, name, count) for name, count in found.items()])
+        seen = {"pods": self.observer.progress().created, "nodes": self.observer.node_counts()[0]}
+        self.writer.insert("counts", [(time.time(), "observer", name, count) for name, count in seen.items()])
+        return errors
+
+    async def close(self, *, finish: bool = False) -> None:
+        """End all work and put the bundle in order. An unfinished phase stays one that can be gone on with."""
+        tasks = [task for task in (self._phase, *self._background) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._transport.close()
+        try:
+            await asyncio.to_thread(self.writer.close, finish=finish)
+        except BundleError as error:
+            self.failure = str(error)
+            if finish:
+                raise
+
+
+def _changes(before: Phase, now: Phase) -> str:
+    differ = [name for name in Phase.__struct_fields__ if getattr(before, name) != getattr(now, name)]
+    return ", ".join(
+        name if name == "template" else f"{name} {getattr(before, name)!r} → {getattr(now, name)!r}" for name in differ
+    )

@@ -1,0 +1,371 @@
+"""The independent witness: its own watches of pods and Nodes, and its own clocks."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from datetime import datetime
+
+import msgspec
+
+from turbokube.api.transport import Transport
+from turbokube.api.watch import Event, ListWatch
+from turbokube.bundle.reader import Reader
+from turbokube.bundle.writer import Writer
+
+_BREATH = 100  # events handled before others get the loop
+_NODES_EVERY_S = 5.0  # a row of table nodes at least so often
+_CATCHING_UP_S = 1.0  # after a watch began again, what comes so soon may be late: its moment is not known
+
+
+class _Metadata(msgspec.Struct, rename="camel"):
+    name: str
+    namespace: str = ""
+    uid: str = ""
+    creation_timestamp: datetime | None = None
+    labels: dict[str, str] = {}
+
+
+class _Condition(msgspec.Struct, rename="camel"):
+    type: str
+    status: str
+    last_transition_time: datetime | None = None
+
+
+class _Running(msgspec.Struct, rename="camel"):
+    started_at: datetime | None = None
+
+
+class _State(msgspec.Struct):
+    running: _Running | None = None
+
+
+class _Container(msgspec.Struct, rename="camel"):
+    ready: bool = False
+    restart_count: int = 0
+    state: _State = msgspec.field(default_factory=_State)
+
+
+class _PodSpec(msgspec.Struct, rename="camel"):
+    node_name: str = ""
+
+
+class _PodStatus(msgspec.Struct, rename="camel"):
+    phase: str = ""
+    conditions: list[_Condition] = []
+    container_statuses: list[_Container] = []
+
+
+class _Pod(msgspec.Struct):
+    metadata: _Metadata
+    spec: _PodSpec = msgspec.field(default_factory=_PodSpec)
+    status: _PodStatus = msgspec.field(default_factory=_PodStatus)
+
+
+class _NodeStatus(msgspec.Struct):
+    conditions: list[_Condition] = []
+
+
+class _Node(msgspec.Struct):
+    metadata: _Metadata
+    status: _NodeStatus = msgspec.field(default_factory=_NodeStatus)
+
+
+class _Clocks(msgspec.Struct, gc=False):
+    """One pod's row of table pods, lean, since there may be hundreds of thousands; and the list that named it last."""
+
+    uid: str
+    namespace: str
+    name: str
+    owner: str
+    node: str | None
+    created: float | None
+    seen: float
+    scheduled: float | None = None
+    bound_seen: float | None = None
+    started: float | None = None
+    running_seen: float | None = None
+    deleted_seen: float | None = None
+    listed: int = 0
+    restarts: int = 0
+    round: int = -1
+
+    def row(self) -> tuple[object, ...]:
+        """The columns of table pods."""
+        return msgspec.structs.astuple(self)[:-1]
+
+
+class Progress(msgspec.Struct):
+    """Pods that the observer knows of and that have not gone: each counts in every field that it has reached."""
+
+    created: int = 0
+    scheduled: int = 0
+    running: int = 0
+
+
+class _Owner:
+    """How many pods of one deployment run, and who waits for how many."""
+
+    __slots__ = ("last", "running", "waiting")
+
+    def __init__(self) -> None:
+        self.running = 0
+        self.last = 0.0
+        self.waiting: list[tuple[int, asyncio.Future[float]]] = []
+
+
+class Observer:
+    """Watches what carries the label `selector`, keeps the clocks, and writes what has changed.
+
+    `lag` is the worst time (seconds) that an event waited here for its turn since it was last read.
+    """
+
+    def __init__(self, transport: Transport, writer: Writer, selector: str, clock: Callable[[], float] = time.time):
+        query = {"labelSelector": selector}
+        self.pods = ListWatch(transport, "/api/v1/pods", _Pod, query)
+        self.nodes = ListWatch(transport, "/api/v1/nodes", _Node, query)
+        self._writer = writer
+        self._clock = clock
+        self._pods: dict[str, _Clocks] = {}
+        self._changed: dict[str, _Clocks] = {}
+        self._progress: defaultdict[str, Progress] = defaultdict(Progress)
+        self._owners: defaultdict[tuple[str, str], _Owner] = defaultdict(_Owner)
+        self._ready: dict[str, bool] = {}
+        self._losses = 0  # Ready → not, ever
+        self._nodes_written = (0.0, 0, 0, 0)
+        self._round = 0
+        self._late_until = 0.0
+        self._restarts = 0
+        self._burst = 0.0
+        self.lag = 0.0
+        self.synced = asyncio.Event()
+        self._names: dict[str, str] = {}
+        self._resume()
+
+    def progress(self, namespaces: list[str] | None = None) -> Progress:
+        """Sums over these namespaces; over all without."""
+        spaces = self._progress.values() if namespaces is None else (self._progress[name] for name in namespaces)
+        total = Progress()
+        for space in spaces:
+            total.created += space.created
+            total.scheduled += space.scheduled
+            total.running += space.running
+        return total
+
+    def node_counts(self) -> tuple[int, int, int]:
+        """Nodes, those that are Ready, and how often one was lost."""
+        return len(self._ready), sum(self._ready.values()), self._losses
+
+    async def pods_run(self, namespace: str, owner: str, replicas: int) -> float:
+        """When so many pods of an owner were seen running, awaited."""
+        known = self._owners[namespace, owner]
+        if known.running >= replicas:
+            return known.last or self._clock()
+        future: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+        known.waiting.append((replicas, future))
+        return await future
+
+    async def run(self) -> None:
+        """Watch for ever; raises ApiError when a watch is refused."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._follow_pods())
+                group.create_task(self._follow_nodes())
+                group.create_task(self._write_each_second())
+        finally:
+            self.write()
+
+    def write(self) -> None:
+        """Hand over every pod that has changed, and the Nodes if they have."""
+        changed, self._changed = self._changed, {}
+        self._writer.insert("pods", [clocks.row() for clocks in changed.values()])
+        now, counts = self._clock(), self.node_counts()
+        written = self._nodes_written
+        if (counts != written[1:] or now - written[0] >= _NODES_EVERY_S) and (self.synced.is_set() or counts[0]):
+            self._nodes_written = (now, *counts)
+            self._writer.insert("nodes", [self._nodes_written])
+
+    async def _write_each_second(self) -> None:
+        while True:
+            await asyncio.sleep(1.0)
+            self.write()
+
+    # pods
+
+    async def _follow_pods(self) -> None:
+        handled = 0
+        async for event in self.pods.events():
+            self._measure_lag()
+            self.pod_event(event)
+            handled += 1
+            if handled % _BREATH == 0:
+                await self._breathe()
+
+    def pod_event(self, event: Event[_Pod]) -> None:
+        """Take in one event of the pods' watch."""
+        now = self._clock()
+        if self.pods.restarts != self._restarts:
+            self._restarts, self._late_until = self.pods.restarts, now + _CATCHING_UP_S
+        late = event.listed or now < self._late_until
+        if event.object is None:
+            self._end_of_list(now)
+            return
+        pod = event.object
+        clocks = self._pods.get(pod.metadata.uid)
+        if clocks is None:
+            if event.type == "DELETED":
+                return
+            clocks = self._new(pod, now, late)
+        if event.listed:
+            clocks.round = self._round
+        gone = event.type == "DELETED" or pod.status.phase in ("Failed", "Succeeded")
+        if self._advance(clocks, pod, now, gone=gone) and late:
+            clocks.listed = 1
+        if event.type == "DELETED":
+            del self._pods[clocks.uid]
+
+    def _new(self, pod: _Pod, now: float, late: bool) -> _Clocks:
+        meta = pod.metadata
+        owner, space = self._one(meta.labels.get("app", "")), self._one(meta.namespace)
+        created = _seconds(meta.creation_timestamp)
+        clocks = _Clocks(meta.uid, space, meta.name, owner, None, created, now, listed=int(late))
+        self._pods[meta.uid] = self._changed[meta.uid] = clocks
+        self._progress[space].created += 1
+        return clocks
+
+    def _advance(self, clocks: _Clocks, pod: _Pod, now: float, *, gone: bool) -> bool:
+        """Set the clocks that the pod has reached; whether any was set."""
+        space, moved = self._progress[clocks.namespace], False
+        if clocks.bound_seen is None and pod.spec.node_name:
+            clocks.bound_seen, clocks.node, moved = now, self._one(pod.spec.node_name), True
+            space.scheduled += 1
+        if clocks.scheduled is None and pod.spec.node_name:
+            bound = [c for c in pod.status.conditions if c.type == "PodScheduled" and c.status == "True"]
+            clocks.scheduled, moved = (_seconds(bound[0].last_transition_time), True) if bound else (None, moved)
+        if clocks.running_seen is None and _runs(pod):
+            clocks.running_seen, clocks.started, moved = now, _started(pod), True
+            space.running += 1
+            self._count(clocks, 1, now)
+        restarts = sum(container.restart_count for container in pod.status.container_statuses)
+        if restarts != clocks.restarts:
+            clocks.restarts, moved = restarts, True
+        if gone and clocks.deleted_seen is None:
+            self._gone(clocks, now)
+            moved = True
+        if moved:
+            self._changed[clocks.uid] = clocks
+        return moved
+
+    def _gone(self, clocks: _Clocks, now: float) -> None:
+        clocks.deleted_seen = now
+        self._changed[clocks.uid] = clocks
+        space = self._progress[clocks.namespace]
+        space.created -= 1
+        space.scheduled -= clocks.bound_seen is not None
+        if clocks.running_seen is not None:
+            space.running -= 1
+            self._count(clocks, -1, now)
+
+    def _count(self, clocks: _Clocks, change: int, now: float) -> None:
+        owner = self._owners[clocks.namespace, clocks.owner]
+        owner.running += change
+        owner.last = max(owner.last, now) if change > 0 else owner.last
+        for waiting in [entry for entry in owner.waiting if owner.running >= entry[0]]:
+            owner.waiting.remove(waiting)
+            if not waiting[1].done():
+                waiting[1].set_result(now)
+
+    def _end_of_list(self, now: float) -> None:
+        """What the list did not name went while nobody looked."""
+        for clocks in [clocks for clocks in self._pods.values() if clocks.round != self._round]:
+            del self._pods[clocks.uid]
+            if clocks.deleted_seen is None:
+                clocks.listed = 1
+                self._gone(clocks, now)
+        self._round += 1
+        self.synced.set()
+
+    def _one(self, text: str) -> str:
+        """The one copy of a string that many pods share."""
+        return self._names.setdefault(text, text)
+
+    def _resume(self) -> None:
+        """Take up the clocks of an earlier agent of this run."""
+        with Reader(self._writer.path.parent) as reader:
+            for row in reader.query("SELECT * FROM pods WHERE deleted_seen IS NULL"):
+                clocks = _Clocks(*row)
+                clocks.namespace, clocks.owner = self._one(clocks.namespace), self._one(clocks.owner)
+                clocks.node = self._one(clocks.node) if clocks.node else None
+                self._pods[clocks.uid] = clocks
+                space = self._progress[clocks.namespace]
+                space.created += 1
+                space.scheduled += clocks.bound_seen is not None
+                if clocks.running_seen is not None:
+                    space.running += 1
+                    self._count(clocks, 1, clocks.running_seen)
+            self._losses = reader.query("SELECT coalesce(max(notready_events), 0) FROM nodes")[0][0]
+
+    # Nodes
+
+    async def _follow_nodes(self) -> None:
+        listed: set[str] = set()
+        async for event in self.nodes.events():
+            self._measure_lag()
+            if event.object is None:
+                for name in self._ready.keys() - listed:
+                    del self._ready[name]
+                listed.clear()
+                continue
+            if event.listed:
+                listed.add(event.object.metadata.name)
+            self.node_event(event)
+
+    def node_event(self, event: Event[_Node]) -> None:
+        """Take in one event of the Nodes' watch. A Node removed is no loss; one not Ready any more is."""
+        assert event.object is not None
+        name = event.object.metadata.name
+        if event.type == "DELETED":
+            self._ready.pop(name, None)
+            return
+        ready = any(c.type == "Ready" and c.status == "True" for c in event.object.status.conditions)
+        self._losses += self._ready.get(name, False) and not ready
+        self._ready[self._one(name)] = ready
+
+    # lag
+
+    def _measure_lag(self) -> None:
+        """An event waits at most since its burst began: since the loop last looked at the sockets."""
+        now = time.monotonic()
+        if not self._burst:
+            self._begin_burst(now)
+        self.lag = max(self.lag, now - self._burst)
+
+    def _begin_burst(self, since: float) -> None:
+        self._burst = since
+        asyncio.get_running_loop().call_soon(self._end_burst)
+
+    def _end_burst(self) -> None:
+        self._burst = 0.0
+
+    async def _breathe(self) -> None:
+        """Let others have the loop, in the middle of a burst."""
+        since = self._burst
+        await asyncio.sleep(0)
+        if since and not self._burst:
+            self._begin_burst(since)
+
+
+def _seconds(moment: datetime | None) -> float | None:
+    return moment.timestamp() if moment is not None else None
+
+
+def _runs(pod: _Pod) -> bool:
+    containers = pod.status.container_statuses
+    return pod.status.phase == "Running" and bool(containers) and all(container.ready for container in containers)
+
+
+def _started(pod: _Pod) -> float | None:
+    times = [c.state.running.started_at for c in pod.status.container_statuses if c.state.running is not None]
+    return max((moment.timestamp() for moment in times if moment is not None), default=None)

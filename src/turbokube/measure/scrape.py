@@ -1,0 +1,261 @@
+"""Every component's own metrics, on an interval, into the bundle: only the chosen ones, only what has changed."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.resources
+import re
+import resource
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+
+from turbokube.api.credentials import Credential
+from turbokube.api.http1 import Http1
+from turbokube.api.target import Component
+from turbokube.api.transport import ApiError, Transport, Unreachable
+from turbokube.bundle.reader import Reader
+from turbokube.bundle.writer import Writer
+
+_AWAY_EVERY_S = 1.0  # a component that does not answer is asked this often, so that its outage has sharp ends
+_TIMEOUT_S = 20.0
+_LABEL = re.compile(r'([a-zA-Z_][a-zA-Z0-9_]*)="((?:[^"\\]|\\.)*)"')
+_ESCAPED = re.compile(r"\\(.)")
+
+
+class Metric(msgspec.Struct, frozen=True):
+    """One chosen metric family. `kinds`: of which components; empty: of all."""
+
+    name: str
+    about: str
+    kinds: list[str] = []
+
+
+def chosen() -> list[Metric]:
+    """The families that are kept (metrics.json)."""
+    text = importlib.resources.files(__package__).joinpath("metrics.json").read_bytes()
+    return msgspec.json.decode(text, type=list[Metric])
+
+
+def families(kind: str) -> list[bytes]:
+    """The families to look for at a component of this kind."""
+    return [metric.name.encode() for metric in chosen() if not metric.kinds or kind in metric.kinds]
+
+
+def parse(text: bytes, wanted: list[bytes]) -> Iterator[tuple[bytes, bytes, bytes]]:
+    """(type, name with labels, value) of each sample of the wanted families in a text exposition.
+
+    Families are found by their TYPE line, so that what is not wanted is passed over by a search, not line by line.
+    """
+    for name in wanted:
+        head = b"# TYPE " + name + b" "
+        at = 0 if text.startswith(head) else text.find(b"\n" + head) + 1
+        if not text.startswith(head, at):
+            continue
+        end_of_head = text.find(b"\n", at)
+        kind = text[at + len(head) : end_of_head].strip()
+        end = text.find(b"\n#", end_of_head)
+        for line in text[end_of_head + 1 : end if end >= 0 else len(text)].splitlines():
+            close = line.rfind(b"}") + 1 or line.find(b" ")
+            value = line[close:].split()
+            if close > 0 and value and value[0] != b"NaN":  # a quantile of nothing
+                yield kind, line[:close], value[0]
+
+
+def identity(sample: bytes) -> tuple[str, str]:
+    """Metric and labels (JSON, keys sorted) of a sample's left side.
+
+    Bounds of buckets are written one way whoever sent them: Prometheus 3 clients say le="1.0" where others say le="1".
+    """
+    name, _, rest = sample.decode().partition("{")
+    labels = {key: _ESCAPED.sub(_unescape, value) for key, value in _LABEL.findall(rest)}
+    if "le" in labels:
+        labels["le"] = "+Inf" if labels["le"] == "+Inf" else f"{float(labels['le']):g}"
+    return name, msgspec.json.encode(dict(sorted(labels.items()))).decode()
+
+
+def _unescape(match: re.Match[str]) -> str:
+    return "\n" if match[1] == "n" else match[1]
+
+
+class Store:
+    """Series and their last values; hands over a sample only if it has changed."""
+
+    def __init__(self, writer: Writer) -> None:
+        self._writer = writer
+        with Reader(writer.path.parent) as reader:
+            rows = reader.query("SELECT id, component, metric, labels FROM series")
+            self._ids = {(row[1], row[2], row[3]): int(row[0]) for row in rows}
+            times = reader.query("SELECT component, max(time) FROM scrapes WHERE ok GROUP BY component")
+            self._before: dict[str, float] = {row[0]: row[1] for row in times}
+        self._last: dict[tuple[str, bytes], tuple[int, bytes]] = {}
+
+    def take(
+        self, component: Component, now: float, samples: list[tuple[bytes, bytes, bytes]], *, everything: bool = False
+    ) -> None:
+        """Keep one scrape. `everything`: unchanged values too, as the last word of a run."""
+        rows = []
+        for kind, sample, value in samples:
+            key = (component.name, sample)
+            last = self._last.get(key)
+            if last is None:
+                if float(value) == 0.0 and kind != b"gauge":
+                    continue  # most counters never move; absent says the same
+                number, fresh = self._series(component, kind, sample)
+                if fresh and kind != b"gauge" and component.name in self._before:
+                    rows.append((number, self._before[component.name], 0.0))  # it rose from zero since then
+            elif last[1] == value and not everything:
+                continue
+            else:
+                number = last[0]
+            self._last[key] = (number, value)
+            rows.append((number, now, float(value)))
+        self._before[component.name] = now
+        self._writer.insert("samples", rows)
+
+    def _series(self, component: Component, kind: bytes, sample: bytes) -> tuple[int, bool]:
+        metric, labels = identity(sample)
+        key = (component.name, metric, labels)
+        if key in self._ids:
+            return self._ids[key], False
+        number = self._ids[key] = len(self._ids) + 1
+        self._writer.insert("series", [(number, component.name, component.kind, metric, labels, kind.decode())])
+        return number, True
+
+
+@dataclass
+class _Watched:
+    """One component under scrape, and what is known of its last life."""
+
+    component: Component
+    wanted: list[bytes]
+    transport: Transport | None = None
+    answered: float = 0.0  # when it last did
+    away_since: float = 0.0  # 0: it is there
+    started: float = 0.0  # its process's start, as it says
+    why: str = ""
+    soon: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class Scraper:
+    """Scrapes all components, each on its own; knows which are away, and writes their interruptions."""
+
+    def __init__(self, writer: Writer, credential: Credential, components: list[Component], interval: float) -> None:
+        self._writer = writer
+        self._credential = credential
+        self._interval = interval
+        self._store = Store(writer)
+        self._agent = Component(name="agent", kind="agent", url="")
+        self._watched = [_Watched(component, families(component.kind)) for component in components]
+
+    def away(self) -> list[str]:
+        """Names of the components that do not answer now."""
+        return [one.component.name for one in self._watched if one.away_since]
+
+    def nudge(self) -> None:
+        """Someone got no answer: look at the API servers now, not at the next interval."""
+        for one in self._watched:
+            if one.component.kind == "kube-apiserver":
+                one.soon.set()
+
+    async def run(self) -> None:
+        """Scrape for ever."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                for one in self._watched:
+                    group.create_task(self._follow(one))
+                group.create_task(self._follow_self())
+        finally:
+            for one in self._watched:
+                if one.transport is not None:
+                    await one.transport.close()
+
+    async def last(self) -> None:
+        """One more scrape of all, kept whole."""
+        await asyncio.gather(*(self._scrape(one, everything=True) for one in self._watched))
+        self._self(everything=True)
+
+    async def _follow(self, one: _Watched) -> None:
+        while True:
+            one.soon.clear()
+            began = time.monotonic()
+            await self._scrape(one)
+            pause = _AWAY_EVERY_S if one.away_since else self._interval
+            try:
+                async with asyncio.timeout(max(0.0, pause - (time.monotonic() - began))):
+                    await one.soon.wait()
+                await asyncio.sleep(_AWAY_EVERY_S / 2)  # a burst of complaints is one
+            except TimeoutError:
+                pass
+
+    async def _scrape(self, one: _Watched, *, everything: bool = False) -> None:
+        now, body, error = time.time(), b"", ""
+        try:
+            if one.transport is None:
+                one.transport = self._connect(one.component)
+            path = one.component.metrics_path
+            body = (await one.transport.request("GET", path, timeout=_TIMEOUT_S)).checked().body
+            samples = await asyncio.to_thread(lambda: list(parse(body, one.wanted)))
+            self._store.take(one.component, now, samples, everything=everything)
+            self._came(one, now, samples)
+        except (Unreachable, ApiError, OSError, ValueError) as problem:
+            error = str(problem) or type(problem).__name__
+            # a server that refuses us, or talks no Prometheus, is there all the same
+            if isinstance(problem, Unreachable) or (isinstance(problem, ApiError) and problem.status >= 500):
+                self._went(one, now, error)
+        row = (one.component.name, now, time.time() - now, int(not error), error or None, len(body))
+        self._writer.insert("scrapes", [row])
+
+    def _connect(self, component: Component) -> Transport:
+        given, files = self._credential, (component.certificate_file, component.key_file)
+        own = [Path(name).read_text() if name else None for name in files]
+        credential = Credential(
+            server=component.url,
+            ca=Path(component.ca_file).read_text() if component.ca_file else given.ca,
+            certificate=own[0] or given.certificate,
+            key=own[1] or given.key,
+            token=given.token if not own[0] else None,
+            verify=given.verify,
+        )
+        return Http1(credential, [component.url], size=1, user_agent="turbokube-scraper")
+
+    # interruptions
+
+    def _went(self, one: _Watched, now: float, error: str) -> None:
+        if not one.away_since and one.answered:  # what never answered has not been interrupted
+            one.away_since, one.why = now, error
+            self._writer.insert("interruptions", [(now, None, one.component.name, f"does not answer: {error}")])
+
+    def _came(self, one: _Watched, now: float, samples: list[tuple[bytes, bytes, bytes]]) -> None:
+        started = next((float(value) for _, name, value in samples if name == b"process_start_time_seconds"), 0.0)
+        restarted = bool(one.started and started and abs(started - one.started) > 1.0)
+        if one.away_since:
+            detail = f"{'restarted' if restarted else 'did not answer'}: {one.why}"
+            self._writer.execute(
+                "UPDATE interruptions SET ended = ?, detail = ? WHERE started = ? AND what = ?",
+                [(now, detail, one.away_since, one.component.name)],
+            )
+        elif restarted:
+            row = (one.answered, max(started, one.answered), one.component.name, "restarted between two scrapes")
+            self._writer.insert("interruptions", [row])
+        one.away_since, one.answered, one.started = 0.0, now, started or one.started
+
+    # ourselves
+
+    async def _follow_self(self) -> None:
+        while True:
+            self._self()
+            await asyncio.sleep(self._interval)
+
+    def _self(self, *, everything: bool = False) -> None:
+        usage, now = resource.getrusage(resource.RUSAGE_SELF), time.time()
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        samples = [
+            (b"counter", b"process_cpu_seconds_total", str(usage.ru_utime + usage.ru_stime).encode()),
+            (b"gauge", b"process_resident_memory_bytes", str(pages * resource.getpagesize()).encode()),
+        ]
+        self._store.take(self._agent, now, samples, everything=everything)
+        self._writer.insert("scrapes", [(self._agent.name, now, time.time() - now, 1, None, 0)])
