@@ -1,0 +1,94 @@
+"""The fleet's daemon: `python -m turbokube.vnode --state DIR`. Module vnode_fleet starts and steers it.
+
+It imports nothing that it does not need at run time: every megabyte here is the engine's memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import uvloop
+
+from ..daemon import control
+from . import metrics
+from .engine import Engine, server_version
+from .spec import Start
+
+
+def main() -> None:
+    """Run until told to stop; SIGTERM leaves the Nodes where they are, for the next engine to take over."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    state = Path(sys.argv[sys.argv.index("--state") + 1])
+    file = state / "fleet" / "start.json"
+    start = msgspec.json.decode(file.read_bytes(), type=Start)
+    file.unlink()
+    try:
+        uvloop.run(_daemon(state, start))
+    except BaseExceptionGroup as group:  # the first cause in one line, where the module looks for it
+        error: BaseException = group
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        logging.error("%s: %s", type(error).__name__, error)
+        sys.exit(1)
+
+
+async def _daemon(state: Path, start: Start) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    version = await server_version(start.credential, start.servers)
+    engine = Engine(start.spec, start.credential, start.servers, version)
+    # what lives now lives for ever: the collector need not look at it again. New cycles are few (a failed
+    # request's traceback), so it may look seldom
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
+
+    async def handle(request: dict[str, Any]) -> dict[str, Any]:
+        if request["op"] == "scale":
+            engine.scale(request["count"])
+            _write(state / "fleet" / "spec.json", msgspec.json.encode(engine.spec))
+        elif request["op"] == "stop":
+            stop.set()
+        elif request["op"] != "status":
+            raise control.ControlError(f"op is {request['op']!r}; allowed is status, scale or stop")
+        return engine.status()
+
+    server = await metrics.serve(engine.metrics)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/metrics"
+    _write(state / "fleet" / "spec.json", msgspec.json.encode(start.spec))
+    async with control.serve(control.socket_path(state, "fleet"), handle):
+        _write(state / "fleet" / "state.json", msgspec.json.encode({"pid": os.getpid(), "metrics_url": url}))
+        run = asyncio.create_task(engine.run())
+        stopped = asyncio.create_task(stop.wait())
+        await asyncio.wait({run, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        run.cancel()
+        try:
+            with contextlib.suppress(asyncio.CancelledError):
+                await run
+        finally:
+            stopped.cancel()
+            await engine.close()
+            server.close()
+            (state / "fleet" / "state.json").unlink(missing_ok=True)
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Replace a file at once: a reader sees the old or the new one."""
+    new = path.with_suffix(".new")
+    new.write_bytes(data)
+    new.replace(path)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+"""Times as Kubernetes writes them, and the wheel that makes vnodes come due evenly."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import time
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+_GOLDEN = (
+    0.6180339887498949  # multiples of it, modulo 1, are spread evenly however many there are (three-distance theorem)
+)
+_TICK = 0.05  # seconds: the least distance of two moments on a wheel; due times are exact to this
+
+
+@functools.lru_cache(maxsize=4)
+def _whole_second(second: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+
+
+def rfc3339(moment: float) -> str:
+    """A metav1.Time: whole seconds, UTC."""
+    return _whole_second(int(moment)) + "Z"
+
+
+def rfc3339_micro(moment: float) -> str:
+    """A metav1.MicroTime, as leases have it."""
+    return f"{_whole_second(int(moment))}.{int(moment % 1 * 1e6):06d}Z"
+
+
+class Wheel(Generic[T]):
+    """A clock face that turns once per `interval` seconds; each member comes due once a turn at a moment of its own.
+
+    The moment depends on the member's number alone, so that nobody's changes when others come or go.
+    """
+
+    def __init__(self, interval: float, due: Callable[[T, float], None]) -> None:
+        count = max(1, min(1000, round(interval / _TICK)))
+        self.tick = interval / count
+        self.lag = 0.0  # the most that a tick was late since `worst_lag` asked
+        self._due = due
+        self._slots: list[list[T]] = [[] for _ in range(count)]
+
+    def add(self, number: int, member: T) -> None:
+        self._slot(number).append(member)
+
+    def remove(self, number: int, member: T) -> None:
+        slot = self._slot(number)
+        if member in slot:
+            slot.remove(member)
+
+    def worst_lag(self) -> float:
+        """The longest delay of a tick, in seconds, since this was asked last."""
+        worst, self.lag = self.lag, 0.0
+        return worst
+
+    async def run(self) -> None:
+        """Turn for ever. A loop that fell behind hands out what it missed, with the moments at which it was due."""
+        loop = asyncio.get_running_loop()
+        start, turn = loop.time(), 0
+        while True:
+            moment = start + turn * self.tick
+            wait = moment - loop.time()
+            if wait > 0:
+                await asyncio.sleep(wait)
+            self.lag = max(self.lag, loop.time() - moment)
+            for member in self._slots[turn % len(self._slots)]:
+                self._due(member, moment)
+            turn += 1
+
+    def _slot(self, number: int) -> list[T]:
+        return self._slots[int(number * _GOLDEN % 1.0 * len(self._slots))]

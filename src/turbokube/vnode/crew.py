@@ -1,0 +1,76 @@
+"""A few workers and a queue: bounded concurrency towards the API server, and patience while it is away."""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import logging
+import random
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from ..api.transport import ApiError, Unreachable
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 2.0  # seconds; a server that is back is noticed within the longer
+log = logging.getLogger(__name__)
+
+
+def transient(error: ApiError) -> bool:
+    """Whether the same request may succeed later: a lost race, throttled, or the server's own trouble."""
+    return error.status in (409, 429) or error.status >= 500
+
+
+class Crew:
+    """`size` workers that take jobs, oldest first.
+
+    A job whose server is away, throttles or fails is done again by its worker until it works; so an outage is met by
+    `size` tries per pause and its end by `size` requests at once, however many jobs are waiting.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._jobs: collections.deque[tuple[Callable[..., Awaitable[None]], tuple[Any, ...]]] = collections.deque()
+        self._idle: collections.deque[asyncio.Future[None]] = collections.deque()
+
+    def __len__(self) -> int:
+        return len(self._jobs)
+
+    def put(self, job: Callable[..., Awaitable[None]], *arguments: Any) -> None:
+        """Queue a job. It must look anew at the state of the world each time that it is called."""
+        self._jobs.append((job, arguments))
+        while self._idle:
+            if not (called := self._idle.popleft()).done():
+                called.set_result(None)
+                return
+
+    async def run(self) -> None:
+        """Work for ever."""
+        async with asyncio.TaskGroup() as group:
+            for _ in range(self.size):
+                group.create_task(self._work())
+
+    async def _work(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            while not self._jobs:
+                called = loop.create_future()
+                self._idle.append(called)
+                await called
+            job, arguments = self._jobs.popleft()
+            await self._persist(job, arguments)
+
+    async def _persist(self, job: Callable[..., Awaitable[None]], arguments: tuple[Any, ...]) -> None:
+        pause = _FIRST_PAUSE
+        while True:
+            least = 0.0
+            try:
+                return await job(*arguments)
+            except Unreachable:
+                pass
+            except ApiError as error:
+                if not transient(error):
+                    log.warning("%s: %s", getattr(job, "__name__", "job"), error)
+                    return
+                least = error.retry_after
+            await asyncio.sleep(max(least, pause * random.uniform(0.5, 1.0)))
+            pause = min(pause * 2, _LONGEST_PAUSE)

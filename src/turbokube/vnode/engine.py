@@ -1,0 +1,128 @@
+"""The engine: nodes, leases and pods of all vnodes of a run on one event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import msgspec
+
+from ..api.credentials import Credential
+from ..api.http1 import Http1
+from ..api.transport import ApiError, Unreachable
+from .client import Client
+from .crew import Crew, transient
+from .metrics import Counts, exposition
+from .nodes import Nodes, Vnode
+from .pods import Pods
+from .renewals import Renewals
+from .spec import Spec
+
+_LEASE_TIMEOUT, _TIMEOUT = 10.0, 30.0  # seconds; the kubelet's for its heartbeats, client-go's usual for the rest
+
+
+class _Version(msgspec.Struct, rename="camel"):
+    git_version: str
+
+
+class Engine:
+    """Keeps the fleet as the spec wants it. Make it inside a running loop; `run` for ever, then `close`."""
+
+    def __init__(self, spec: Spec, credential: Credential, servers: list[str], version: str) -> None:
+        self.spec = spec
+        self.counts = Counts()
+        # leases have connections of their own: a burst of pods must not make them late
+        shared = max(1, spec.connections // 2)
+        agent = f"turbokube-fleet/{spec.run}"
+        self._transports = [
+            Http1(credential, servers, size=size, user_agent=agent) for size in (shared, spec.connections - shared)
+        ]
+        leases = Client(self._transports[0], self.counts, _LEASE_TIMEOUT)
+        others = Client(self._transports[1], self.counts, _TIMEOUT)
+        self._crew = Crew(spec.connections - shared)
+        self.nodes = Nodes(spec, version, others, self._crew)
+        self.renewals = Renewals(spec, leases, Crew(shared))
+        self.pods = Pods(spec, others, self._crew, self.nodes.by_name)
+        self.nodes.on_joined, self.nodes.on_left = self.renewals.enter, self.renewals.leave
+        self.counts.watch_restarts = lambda: self.nodes.watch.restarts + self.pods.watch.restarts
+
+    async def run(self) -> None:
+        """Run for ever. Raises what cannot be mended by waiting: a refused credential, a missing permission."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._crew.run())
+            group.create_task(self.nodes.run())
+            group.create_task(self.nodes.report())
+            group.create_task(self.renewals.run())
+            while not self.nodes.synced:
+                await asyncio.sleep(0.05)
+            group.create_task(self.pods.run())
+
+    async def close(self) -> None:
+        for transport in self._transports:
+            await transport.close()
+
+    def scale(self, count: int) -> None:
+        """Let vnodes join or leave; `status` tells how far it is."""
+        self.spec = msgspec.structs.replace(self.spec, count=count)
+        if self.nodes.synced:
+            self.nodes.scale(count)
+        else:
+            self.nodes.spec = self.spec
+
+    def status(self) -> dict[str, Any]:
+        """The fleet now: counts, and seconds."""
+        vnodes = self.nodes.by_name.values()
+        lateness = self.counts.lateness
+        return {
+            "synced": self.nodes.synced,
+            "wanted": self.spec.count,
+            "present": len(vnodes),
+            "joined": sum(vnode.joined for vnode in vnodes),
+            "ready": sum(vnode.ready for vnode in vnodes),
+            "conflict": self.nodes.conflict,
+            "pods": self.pods.phases(),
+            "renewals": self.counts.renewals,
+            "renewal_errors": self.counts.renewal_errors,
+            "lateness_p99": min(lateness.quantile(0.99), 3600.0),
+            "oldest_renewal": self._oldest(list(vnodes)),
+            "pod_starts": self.counts.pod_starts,
+            "watch_restarts": self.counts.watch_restarts(),
+            "waiting": len(self._crew),
+        }
+
+    def metrics(self) -> str:
+        """One scrape."""
+        vnodes = list(self.nodes.by_name.values())
+        gauges = {
+            'vnodes{state="wanted"}': self.spec.count,
+            'vnodes{state="joined"}': sum(vnode.joined for vnode in vnodes),
+            'vnodes{state="ready"}': sum(vnode.ready for vnode in vnodes),
+            "lease_interval_seconds": self.spec.lease_interval,
+            "lease_oldest_renewal_seconds": self._oldest(vnodes),
+            **{f'pods{{phase="{phase}"}}': count for phase, count in self.pods.phases().items()},
+        }
+        return exposition(self.counts, gauges, self.renewals.wheel.worst_lag())
+
+    def _oldest(self, vnodes: list[Vnode]) -> float:
+        """Seconds since the renewal that is longest ago."""
+        now = time.time()
+        return max((now - vnode.renewed for vnode in vnodes if vnode.joined), default=0.0)
+
+
+async def server_version(credential: Credential, servers: list[str]) -> str:
+    """The control plane's version, which the vnodes' kubelets have too; waits for a server that is away."""
+    transport = Http1(credential, servers, size=1)
+    try:
+        while True:
+            try:
+                answer = await transport.request("GET", "/version", timeout=_TIMEOUT)
+                return msgspec.json.decode(answer.checked().body, type=_Version).git_version
+            except Unreachable:
+                pass
+            except ApiError as error:
+                if not transient(error):
+                    raise
+            await asyncio.sleep(0.5)
+    finally:
+        await transport.close()

@@ -1,0 +1,127 @@
+"""What the engine tells of itself, in Prometheus' text format, on loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import bisect
+import collections
+import os
+import time
+from collections.abc import Callable, Iterable
+
+_PREFIX = "turbokube_fleet_"
+_LATENESS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)  # seconds
+
+
+class Histogram:
+    """Counts of observations up to each bound, and their sum."""
+
+    __slots__ = ("bounds", "counts", "sum")
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.sum = 0.0
+
+    def observe(self, value: float) -> None:
+        self.counts[bisect.bisect_left(self.bounds, value)] += 1
+        self.sum += value
+
+    def quantile(self, share: float) -> float:
+        """The bound below which at least `share` of the observations are; 0 without any, infinite above the last."""
+        wanted, seen = share * sum(self.counts), 0
+        for bound, count in zip((*self.bounds, float("inf")), self.counts, strict=True):
+            seen += count
+            if seen and seen >= wanted:
+                return bound
+        return 0.0
+
+    def lines(self, name: str) -> Iterable[str]:
+        seen = 0
+        for bound, count in zip((*self.bounds, "+Inf"), self.counts, strict=True):
+            seen += count
+            yield f'{name}_bucket{{le="{bound}"}} {seen}'
+        yield f"{name}_sum {self.sum}"
+        yield f"{name}_count {seen}"
+
+
+class Counts:
+    """Every counter of the engine. Whoever does a thing counts it here."""
+
+    __slots__ = ("lateness", "pod_starts", "renewal_errors", "renewals", "requests", "watch_restarts")
+
+    def __init__(self) -> None:
+        self.renewals = 0
+        self.renewal_errors = 0
+        self.lateness = Histogram(_LATENESS)
+        self.pod_starts = 0
+        self.watch_restarts: Callable[[], int] = int
+        self.requests: collections.Counter[tuple[str, str, str]] = collections.Counter()  # verb, resource, code
+
+
+def exposition(counts: Counts, gauges: dict[str, float], lag: float) -> str:
+    """One scrape. `gauges` by metric name without prefix, labels included; `lag` in seconds."""
+    lines = []
+
+    def family(name: str, kind: str, samples: Iterable[str]) -> None:
+        lines.append(f"# TYPE {name} {kind}")
+        lines.extend(samples)
+
+    families: dict[str, list[str]] = {}
+    for key, value in gauges.items():
+        families.setdefault(key.partition("{")[0], []).append(f"{_PREFIX}{key} {value}")
+    for name, samples in families.items():
+        family(_PREFIX + name, "gauge", samples)
+    for name, total in (
+        ("lease_renewals_total", counts.renewals),
+        ("lease_renewal_errors_total", counts.renewal_errors),
+        ("pod_starts_total", counts.pod_starts),
+        ("watch_restarts_total", counts.watch_restarts()),
+    ):
+        family(_PREFIX + name, "counter", [f"{_PREFIX}{name} {total}"])
+    family(f"{_PREFIX}lease_lateness_seconds", "histogram", counts.lateness.lines(f"{_PREFIX}lease_lateness_seconds"))
+    family(
+        f"{_PREFIX}requests_total",
+        "counter",
+        (
+            f'{_PREFIX}requests_total{{verb="{verb}",resource="{resource}",code="{code}"}} {count}'
+            for (verb, resource, code), count in sorted(counts.requests.items())
+        ),
+    )
+    family(f"{_PREFIX}loop_lag_seconds", "gauge", [f"{_PREFIX}loop_lag_seconds {lag}"])
+    family("process_cpu_seconds_total", "counter", [f"process_cpu_seconds_total {time.process_time()}"])
+    family("process_resident_memory_bytes", "gauge", [f"process_resident_memory_bytes {resident()}"])
+    family("process_start_time_seconds", "gauge", [f"process_start_time_seconds {_STARTED}"])
+    return "\n".join(lines) + "\n"
+
+
+def resident() -> int:
+    """This process's resident memory in bytes."""
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+async def serve(text: Callable[[], str]) -> asyncio.Server:
+    """Answer GET /metrics, and nothing else, on a free port of loopback."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10.0)
+            found = head.startswith(b"GET /metrics")
+            body = text().encode() if found else b"see /metrics\n"
+            status = b"200 OK" if found else b"404 Not Found"
+            kind = b"text/plain; version=0.0.4; charset=utf-8"
+            writer.write(
+                b"HTTP/1.1 %b\r\nContent-Type: %b\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%b"
+                % (status, kind, len(body), body)
+            )
+            await writer.drain()
+        except (ConnectionError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+            pass  # the reader went away, or spoke no HTTP
+        finally:
+            writer.close()
+
+    return await asyncio.start_server(answer, "127.0.0.1", 0)
+
+
+_STARTED = time.time()

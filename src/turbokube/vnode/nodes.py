@@ -1,0 +1,256 @@
+"""Which vnodes there are: they join, leave, are watched, and report their status."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from urllib.parse import quote
+
+import msgspec
+
+from ..api.transport import STRATEGIC_PATCH
+from ..api.watch import Event, ListWatch
+from . import objects
+from .addresses import Range
+from .client import Client
+from .clock import Wheel
+from .crew import Crew
+from .spec import RUN_LABEL, Spec
+
+NODES = "/api/v1/nodes"
+LEASES = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"
+log = logging.getLogger(__name__)
+
+
+class Vnode:
+    """One virtual node. `uid` is empty until its Node exists, `joined` false until its Lease does too."""
+
+    __slots__ = (
+        "addresses",
+        "index",
+        "joined",
+        "lease_version",
+        "leaving",
+        "name",
+        "queued",
+        "ready",
+        "renewed",
+        "uid",
+    )
+
+    def __init__(self, index: int, name: str) -> None:
+        self.index = index
+        self.name = name
+        self.uid = ""
+        self.joined = self.leaving = self.ready = False
+        self.queued = False  # a renewal waits or is under way
+        self.renewed = 0.0  # UNIX time of the last renewal that the server accepted
+        self.lease_version = b""
+        self.addresses: Range | None = None  # of its podCIDR, once the control plane has given one
+
+
+class Nodes:
+    """The fleet's members, kept equal to the spec's count."""
+
+    def __init__(self, spec: Spec, version: str, client: Client, crew: Crew) -> None:
+        self.spec = spec
+        self.by_name: dict[str, Vnode] = {}
+        self.conflict = ""  # why a vnode cannot join, when it is the user who must decide
+        self.synced = False  # the nodes of an earlier engine are known
+        self.watch = ListWatch(
+            client.transport, NODES, objects.Node, {"labelSelector": f"{RUN_LABEL}={spec.run}"}, page=500
+        )
+        self.on_joined: Callable[[Vnode], None]
+        self.on_left: Callable[[Vnode], None]
+        self._version = version
+        self._client = client
+        self._crew = crew
+        self._listed: set[str] = set()
+        self._early: dict[str, objects.Node] = {}  # seen before the answer that says whose they are
+        self._statuses: Wheel[Vnode] = Wheel(spec.status_interval, lambda vnode, _: crew.put(self._heartbeat, vnode))
+
+    async def run(self) -> None:
+        """Follow the Nodes for ever: the first list is what an earlier engine left."""
+        async for event in self.watch.events():
+            if event.type == "SYNCED":
+                await self._after_list()
+            elif event.object is not None:
+                self._see(event, event.object)
+
+    async def report(self) -> None:
+        """Send every vnode's heartbeat once per status interval, for ever."""
+        await self._statuses.run()
+
+    def scale(self, count: int) -> None:
+        """Let vnodes join or leave until there are `count`, those of the highest numbers last and first."""
+        self.spec = msgspec.structs.replace(self.spec, count=count)
+        self.conflict = ""
+        for index in range(count):
+            if (vnode := self.by_name.get(self.spec.name(index))) is None:
+                self._begin(index)
+            elif vnode.leaving:
+                vnode.leaving = False  # its job sees that, or the Node's end brings it back
+        for vnode in list(self.by_name.values()):
+            if vnode.index >= count:
+                self._end(vnode)
+
+    # what is seen
+
+    def _see(self, event: Event[objects.Node], node: objects.Node) -> None:
+        name = node.metadata.name
+        if event.type == "DELETED":
+            if (vnode := self.by_name.get(name)) is not None and vnode.uid == node.metadata.uid:
+                self._gone(vnode)
+            return
+        if event.listed:
+            self._listed.add(name)
+        if (vnode := self.by_name.get(name)) is None:
+            index = self.spec.index(name)
+            if index is None or self.synced:
+                return  # not of this fleet's making, or an echo of one that is leaving
+            vnode = self.by_name[name] = Vnode(index, name)
+            vnode.uid = node.metadata.uid
+        if vnode.uid == node.metadata.uid:
+            self._take_in(vnode, node)
+        elif not vnode.uid:  # it is joining: this may be its Node, or the last word of an earlier one
+            self._early[name] = node
+
+    def _take_in(self, vnode: Vnode, node: objects.Node) -> None:
+        if vnode.addresses is None and node.spec.pod_c_i_d_r:
+            vnode.addresses = Range(node.spec.pod_c_i_d_r)
+        was, vnode.ready = vnode.ready, node.ready
+        if was and any(c.type == "Ready" and c.status != "True" for c in node.status.conditions):
+            self._crew.put(self._restatus, vnode, True)  # the control plane lost it: a kubelet objects at once
+
+    async def _after_list(self) -> None:
+        if self.synced:
+            for vnode in list(self.by_name.values()):
+                if vnode.uid and vnode.name not in self._listed:
+                    self._gone(vnode)
+        else:
+            await self._adopt()
+            self.synced = True
+            self.scale(self.spec.count)
+        self._listed.clear()
+
+    async def _adopt(self) -> None:
+        """Take over what an earlier engine left: leases go on from their versions, those without a node go."""
+        leases = ListWatch(
+            self._client.transport, LEASES, objects.Lease, {"labelSelector": f"{RUN_LABEL}={self.spec.run}"}
+        )
+        async for event in leases.events():
+            if event.object is None:
+                break
+            name = event.object.metadata.name
+            if (vnode := self.by_name.get(name)) is not None:
+                vnode.lease_version = event.object.metadata.resource_version.encode()
+            elif (index := self.spec.index(name)) is None or index >= self.spec.count:
+                self._crew.put(self._delete, "leases", LEASES, name)
+        for vnode in self.by_name.values():
+            if vnode.index < self.spec.count:
+                self._enter(vnode)
+                self._crew.put(self._restatus, vnode, not vnode.ready)
+
+    # joining and leaving
+
+    def _begin(self, index: int) -> None:
+        vnode = Vnode(index, self.spec.name(index))
+        self.by_name[vnode.name] = vnode
+        self._crew.put(self._join, vnode)
+
+    def _enter(self, vnode: Vnode) -> None:
+        vnode.joined = True
+        vnode.renewed = time.time()
+        self._statuses.add(vnode.index, vnode)
+        self.on_joined(vnode)
+
+    def _end(self, vnode: Vnode) -> None:
+        if not vnode.leaving:
+            vnode.leaving = True
+            self._crew.put(self._leave, vnode)
+
+    def _forget(self, vnode: Vnode) -> None:
+        if self.by_name.get(vnode.name) is vnode:
+            del self.by_name[vnode.name]
+        if vnode.joined:
+            vnode.joined = vnode.ready = False
+            self._statuses.remove(vnode.index, vnode)
+            self.on_left(vnode)
+
+    def _gone(self, vnode: Vnode) -> None:
+        """Its Node was deleted by somebody else: a machine that is there registers again."""
+        if vnode.leaving:
+            return
+        self._forget(vnode)
+        if vnode.index < self.spec.count:
+            self._begin(vnode.index)
+
+    async def _join(self, vnode: Vnode) -> None:
+        """The kubelet's order: the Node, then the Lease that it owns."""
+        if vnode.leaving or vnode.joined:
+            return
+        if not vnode.uid and not await self._register(vnode):
+            return
+        body = objects.lease(self.spec, vnode.name, vnode.uid, b"", time.time())
+        answer = await self._client.call("create", "leases", "POST", LEASES, body)
+        if answer.status == 409:  # of an earlier Node of this name
+            answer = await self._client.call("get", "leases", "GET", f"{LEASES}/{vnode.name}")
+        vnode.lease_version = objects.resource_version(answer.checked().body)
+        if vnode.leaving:
+            self._crew.put(self._leave, vnode)  # told to while this was under way
+        else:
+            self._enter(vnode)
+
+    async def _register(self, vnode: Vnode) -> bool:
+        body = objects.node(self.spec, vnode.index, self._version, time.time())
+        answer = await self._client.call("create", "nodes", "POST", NODES, body)
+        if answer.status == 409:
+            answer = await self._client.call("get", "nodes", "GET", f"{NODES}/{vnode.name}")
+        node = msgspec.json.decode(answer.checked().body, type=objects.Node)
+        if node.metadata.labels.get(RUN_LABEL) != self.spec.run:
+            self.conflict = (
+                f"name_prefix is {self.spec.name_prefix!r}, but a node {vnode.name} that is not of run "
+                f"{self.spec.run} exists already; allowed is a prefix that no other node's name begins with"
+            )
+            return False
+        vnode.uid = node.metadata.uid
+        early = self._early.pop(vnode.name, node)
+        self._take_in(vnode, early if early.metadata.uid == vnode.uid else node)
+        return True
+
+    async def _leave(self, vnode: Vnode) -> None:
+        if not vnode.leaving:  # wanted again before this began, or between two tries
+            return await self._join(vnode)
+        # renewals stop before the Lease goes, so that none brings it back
+        if vnode.joined:
+            vnode.joined = False
+            self._statuses.remove(vnode.index, vnode)
+            self.on_left(vnode)
+        if vnode.uid:
+            await self._delete("nodes", NODES, vnode.name)
+            await self._delete("leases", LEASES, vnode.name)
+        self._forget(vnode)
+        if vnode.index < self.spec.count:  # wanted again meanwhile
+            self._begin(vnode.index)
+
+    async def _delete(self, resource: str, collection: str, name: str) -> None:
+        answer = await self._client.call("delete", resource, "DELETE", f"{collection}/{quote(name)}")
+        if answer.status != 404:
+            answer.checked()
+
+    # status
+
+    async def _heartbeat(self, vnode: Vnode) -> None:
+        await self._patch(vnode, objects.node_heartbeat(time.time()))
+
+    async def _restatus(self, vnode: Vnode, changed: bool) -> None:
+        await self._patch(vnode, objects.node_status(self.spec, vnode.index, self._version, time.time(), changed))
+
+    async def _patch(self, vnode: Vnode, body: bytes) -> None:
+        if not vnode.joined:
+            return
+        path = f"{NODES}/{vnode.name}/status"
+        answer = await self._client.call("patch", "nodes/status", "PATCH", path, body, STRATEGIC_PATCH)
+        if answer.status != 404:  # deleted by somebody else, of which the watch tells
+            answer.checked()

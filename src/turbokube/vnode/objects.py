@@ -1,0 +1,368 @@
+"""The objects that a kubelet writes: Node, Lease, their updates, a pod's status, its events."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from typing import Any
+
+import msgspec
+
+from .addresses import dotted, node_address
+from .clock import rfc3339, rfc3339_micro
+from .spec import RUN_LABEL, Spec
+
+_encode = msgspec.json.encode
+
+# type, status, reason, message: the words of the kubelet (pkg/kubelet/nodestatus/setters.go)
+_CONDITIONS = (
+    ("MemoryPressure", "False", "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
+    ("DiskPressure", "False", "KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
+    ("PIDPressure", "False", "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
+    ("Ready", "True", "KubeletReady", "kubelet is posting ready status"),
+)
+
+
+class _Part(msgspec.Struct, rename="camel", gc=False):
+    """A struct of an object's JSON, reduced to what is needed; `gc=False` since none can be in a cycle."""
+
+
+class Meta(_Part, rename="camel", gc=False):
+    name: str
+    uid: str
+    namespace: str = ""
+    generation: int = 0
+    labels: dict[str, str] = {}
+    resource_version: str = ""
+    deletion_timestamp: str = ""
+    deletion_grace_period_seconds: int = 0
+
+
+class BareMeta(_Part, rename="camel", gc=False):
+    name: str
+    resource_version: str = ""
+
+
+class Taint(_Part, gc=False):
+    key: str
+
+
+class Condition(_Part, gc=False):
+    type: str
+    status: str
+
+
+class NodeSpec(_Part, rename="camel", gc=False):
+    pod_c_i_d_r: str = msgspec.field(default="", name="podCIDR")
+    taints: list[Taint] = []
+
+
+class NodeStatus(_Part, gc=False):
+    conditions: list[Condition] = []
+
+
+class Node(_Part, gc=False):
+    """What the engine needs of a Node."""
+
+    metadata: Meta
+    spec: NodeSpec
+    status: NodeStatus
+
+    @property
+    def ready(self) -> bool:
+        """Ready, and none of the taints with which the control plane says that it has not noticed yet."""
+        return any(c.type == "Ready" and c.status == "True" for c in self.status.conditions) and not any(
+            taint.key in ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
+            for taint in self.spec.taints
+        )
+
+
+class Lease(_Part, gc=False):
+    """What the engine needs of a Lease that exists already."""
+
+    metadata: BareMeta
+
+
+class Container(_Part, rename="camel", gc=False):
+    name: str
+    image: str = ""
+    restart_policy: str = ""  # Always: an init container that is a sidecar
+
+
+class PodSpec(_Part, rename="camel", gc=False):
+    node_name: str = ""
+    host_network: bool = False
+    containers: list[Container] = []
+    init_containers: list[Container] = []
+
+
+class PodStatus(_Part, rename="camel", gc=False):
+    phase: str = ""
+    pod_i_p: str = msgspec.field(default="", name="podIP")
+    start_time: str = ""
+
+
+class Pod(_Part, gc=False):
+    """What the engine needs of a Pod."""
+
+    metadata: Meta
+    spec: PodSpec
+    status: PodStatus
+
+
+# nodes
+
+
+def node(spec: Spec, index: int, version: str, now: float) -> bytes:
+    """The Node that a kubelet registers; Ready from the start, since nothing else has to come up."""
+    name = spec.name(index)
+    labels = {
+        RUN_LABEL: spec.run,
+        "kubernetes.io/hostname": name,
+        "kubernetes.io/os": "linux",
+        "kubernetes.io/arch": "amd64",
+        "kubernetes.io/role": "agent",
+        "type": "virtual-kubelet",
+        "node.kubernetes.io/exclude-from-external-load-balancers": "true",
+        "alpha.service-controller.kubernetes.io/exclude-balancer": "true",
+    }
+    return _encode(
+        {
+            "apiVersion": "v1",
+            "kind": "Node",
+            "metadata": {"name": name, "labels": labels},
+            "spec": {"taints": [_taint(spec, index)]},
+            "status": _status(spec, index, version, now),
+        }
+    )
+
+
+def node_status(spec: Spec, index: int, version: str, now: float, changed: bool) -> bytes:
+    """A patch of everything in a node's status, as a kubelet's first after its start.
+
+    `changed`: the conditions were otherwise before, so that now is their transition.
+    """
+    status = _status(spec, index, version, now)
+    if not changed:
+        for condition in status["conditions"]:
+            del condition["lastTransitionTime"]
+    return _encode({"status": status})
+
+
+def node_heartbeat(now: float) -> bytes:
+    """A patch of the conditions' heartbeat times, as a kubelet's when nothing else has changed."""
+    beats = [{"type": kind, "lastHeartbeatTime": rfc3339(now)} for kind, *_ in _CONDITIONS]
+    order = [{"type": kind} for kind, *_ in _CONDITIONS]
+    return _encode({"status": {"$setElementOrder/conditions": order, "conditions": beats}})
+
+
+def _taint(spec: Spec, index: int) -> dict[str, str]:
+    if spec.placement == "cluster":
+        return {"key": "turbokube.io/vnode", "value": "true", "effect": "NoSchedule"}
+    return {
+        "key": "turbokube.io/namespace",
+        "value": f"{index // spec.vnodes_per_namespace:04x}",
+        "effect": "NoSchedule",
+    }
+
+
+def _status(spec: Spec, index: int, version: str, now: float) -> dict[str, Any]:
+    name, moment = spec.name(index), rfc3339(now)
+    capacity = {"cpu": spec.cpu, "memory": spec.memory, "pods": str(spec.pods)}
+    identity = hashlib.sha256(name.encode()).hexdigest()[:32]
+    return {
+        "capacity": capacity,
+        "allocatable": capacity,
+        "conditions": [
+            {
+                "type": kind,
+                "status": status,
+                "reason": reason,
+                "message": message,
+                "lastHeartbeatTime": moment,
+                "lastTransitionTime": moment,
+            }
+            for kind, status, reason, message in _CONDITIONS
+        ],
+        "addresses": [
+            {"type": "InternalIP", "address": node_address(index)},
+            {"type": "Hostname", "address": name},
+        ],
+        "daemonEndpoints": {"kubeletEndpoint": {"Port": 10250}},
+        "nodeInfo": {
+            "machineID": identity,
+            "systemUUID": identity,
+            "bootID": identity,
+            "kernelVersion": "6.12.0",
+            "osImage": "TurboKube virtual node",
+            "containerRuntimeVersion": "containerd://2.1.0",
+            "kubeletVersion": version,
+            "kubeProxyVersion": "",
+            "operatingSystem": "linux",
+            "architecture": "amd64",
+        },
+    }
+
+
+# leases
+
+_LEASE = (
+    b'{"apiVersion":"coordination.k8s.io/v1","kind":"Lease","metadata":{"name":"%b","namespace":"kube-node-lease",'
+    b'"labels":{"' + RUN_LABEL.encode() + b'":"%b"},"resourceVersion":"%b",'
+    b'"ownerReferences":[{"apiVersion":"v1","kind":"Node","name":"%b","uid":"%b"}]},'
+    b'"spec":{"holderIdentity":"%b","leaseDurationSeconds":%d,"renewTime":"%b"}}'
+)
+
+
+def lease(spec: Spec, name: str, uid: str, version: bytes, now: float) -> bytes:
+    """A vnode's Lease, owned by its Node; `version` is the last answer's resourceVersion, b"" to create it."""
+    identity = name.encode()
+    moment = rfc3339_micro(now).encode()
+    return _LEASE % (
+        identity,
+        spec.run.encode(),
+        version,
+        identity,
+        uid.encode(),
+        identity,
+        spec.lease_duration,
+        moment,
+    )
+
+
+def resource_version(body: bytes) -> bytes:
+    """The resourceVersion in an answer, by search: an object's own is the first one in it."""
+    start = body.index(b'"resourceVersion":"') + 19
+    return body[start : body.index(b'"', start)]
+
+
+# pods
+
+
+@functools.lru_cache(maxsize=256)
+def _image_id(image: str) -> str:
+    name = image.rpartition(":")[0] if ":" in image.rpartition("/")[2] else image
+    return f"{name}@sha256:{hashlib.sha256(image.encode()).hexdigest()}"
+
+
+def _container(pod: Pod, container: Container, state: dict[str, Any], up: bool) -> dict[str, Any]:
+    identity = hashlib.sha256(f"{pod.metadata.uid}/{container.name}".encode()).hexdigest()
+    return {
+        "name": container.name,
+        "image": container.image,
+        "imageID": _image_id(container.image),
+        "containerID": f"containerd://{identity}",
+        "state": state,
+        "lastState": {},
+        "ready": up,
+        "started": up,
+        "restartCount": 0,
+    }
+
+
+def _pod_conditions(pod: Pod, up: bool, moment: str) -> list[dict[str, Any]]:
+    """The kubelet's four; PodScheduled is the scheduler's and stays as it is."""
+    said: dict[str, Any] = {"lastProbeTime": None, "lastTransitionTime": moment}
+    if pod.metadata.generation:
+        said["observedGeneration"] = pod.metadata.generation
+    why = said if up else {**said, "reason": "PodCompleted"}
+    status = "True" if up else "False"
+    return [
+        {"type": "PodReadyToStartContainers", "status": status, **said},
+        {"type": "Initialized", "status": "True", **why},
+        {"type": "Ready", "status": status, **why},
+        {"type": "ContainersReady", "status": status, **why},
+    ]
+
+
+def _pod_patch(pod: Pod, status: dict[str, Any]) -> bytes:
+    if pod.metadata.generation:
+        status["observedGeneration"] = pod.metadata.generation
+    return _encode({"metadata": {"uid": pod.metadata.uid}, "status": status})
+
+
+def running(pod: Pod, host: str, address: int, seen: float, now: float) -> bytes:
+    """The status patch that takes a pod to Running, which was `seen` bound then and starts its containers `now`."""
+    moment, ip = rfc3339(now), dotted(address) if address else host
+    began = {"running": {"startedAt": moment}}
+    status = {
+        "phase": "Running",
+        "conditions": _pod_conditions(pod, True, moment),
+        "hostIP": host,
+        "hostIPs": [{"ip": host}],
+        "podIP": ip,
+        "podIPs": [{"ip": ip}],
+        "startTime": rfc3339(seen),
+        "containerStatuses": [_container(pod, container, began, True) for container in pod.spec.containers],
+    }
+    if pod.spec.init_containers:
+        done = {"terminated": {"exitCode": 0, "reason": "Completed", "startedAt": moment, "finishedAt": moment}}
+        status["initContainerStatuses"] = [
+            _container(pod, container, began if container.restart_policy == "Always" else done, True)
+            for container in pod.spec.init_containers
+        ]
+    return _pod_patch(pod, status)
+
+
+def terminated(pod: Pod, now: float) -> bytes:
+    """The last status patch of a pod that is deleted: its containers have ended on SIGTERM with code 0."""
+    moment = rfc3339(now)
+    state = {
+        "terminated": {
+            "exitCode": 0,
+            "reason": "Completed",
+            "startedAt": pod.status.start_time or moment,
+            "finishedAt": moment,
+        }
+    }
+    return _pod_patch(
+        pod,
+        {
+            "phase": "Succeeded",
+            "conditions": _pod_conditions(pod, False, moment),
+            "containerStatuses": [_container(pod, container, state, False) for container in pod.spec.containers],
+        },
+    )
+
+
+def final_delete(uid: str) -> bytes:
+    """DeleteOptions with which a kubelet takes a pod off the API once its containers are gone."""
+    return (
+        b'{"apiVersion":"v1","kind":"DeleteOptions","gracePeriodSeconds":0,"preconditions":{"uid":"%b"}}' % uid.encode()
+    )
+
+
+def started_event(pod: Pod, container: Container, now: float) -> bytes:
+    """The Event that a kubelet's recorder posts for a container that runs."""
+    meta, moment = pod.metadata, rfc3339(now)
+    return _encode(
+        {
+            "apiVersion": "v1",
+            "kind": "Event",
+            # client-go's recorder names events by the clock; the container keeps two of one instant apart
+            "metadata": {"name": _event_name(pod, container, now), "namespace": meta.namespace},
+            "involvedObject": {
+                "apiVersion": "v1",
+                "kind": "Pod",
+                "namespace": meta.namespace,
+                "name": meta.name,
+                "uid": meta.uid,
+                "resourceVersion": meta.resource_version,
+                "fieldPath": f"spec.containers{{{container.name}}}",
+            },
+            "reason": "Started",
+            "message": f"Started container {container.name}",
+            "type": "Normal",
+            "count": 1,
+            "firstTimestamp": moment,
+            "lastTimestamp": moment,
+            "source": {"component": "kubelet", "host": pod.spec.node_name},
+            "reportingComponent": "kubelet",
+            "reportingInstance": pod.spec.node_name,
+        }
+    )
+
+
+def _event_name(pod: Pod, container: Container, now: float) -> str:
+    offset = sum(container.name.encode())
+    return f"{pod.metadata.name[:230]}.{int(now * 1e9) + offset:x}"

@@ -1,0 +1,93 @@
+"""What a fleet shall be: the wish that the module hands to the engine."""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+
+from ..api.credentials import Credential
+
+RUN_LABEL = "turbokube.io/run"
+PLACEMENTS = ("namespace", "cluster")
+FIDELITIES = ("lease",)
+ENGINES = ("builtin",)
+
+
+class SpecError(Exception):
+    """A wish that cannot be fulfilled: one sentence with the option, its value and what is allowed."""
+
+
+class Spec(msgspec.Struct, frozen=True, kw_only=True):
+    """A fleet, as wanted. Intervals and delays in seconds; capacities as Kubernetes quantities."""
+
+    run: str
+    count: int
+    name_prefix: str = "vnode-"
+    placement: str = "namespace"
+    vnodes_per_namespace: int = 8
+    lease_interval: float = 10.0  # the kubelet's: a quarter of the duration
+    lease_duration: int = 40  # the kubelet's nodeLeaseDurationSeconds
+    status_interval: float = 300.0  # the kubelet's nodeStatusReportFrequency
+    start_delay: float = 0.0
+    stop_delay: float = 0.0
+    cpu: str = "2"
+    memory: str = "64Gi"
+    pods: int = 1024
+    connections: int = 8
+    engine: str = "builtin"
+    fidelity: str = "lease"
+
+    def name(self, index: int) -> str:
+        """The name of vnode `index`."""
+        return f"{self.name_prefix}{index:05d}"
+
+    def index(self, name: str) -> int | None:
+        """The inverse of `name`; None for a node that is none of this fleet."""
+        digits = name.removeprefix(self.name_prefix)
+        return int(digits) if digits.isdecimal() and self.name(int(digits)) == name else None
+
+
+class Start(msgspec.Struct):
+    """What the daemon is started with. It holds a key, so its file is 0600 and gone once it is read."""
+
+    spec: Spec
+    credential: Credential
+    servers: list[str]
+
+
+_QUANTITY = re.compile(r"[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?")
+_LABEL = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
+_PREFIX = re.compile(r"[a-z0-9][-a-z0-9.]{0,199}")
+
+
+def check(spec: Spec) -> Spec:
+    """The same spec. Raises SpecError for the first value that is out of bounds."""
+
+    def need(good: bool, option: str, value: object, allowed: str) -> None:
+        if not good:
+            raise SpecError(f"{option} is {value!r}; allowed is {allowed}")
+
+    need(spec.engine in ENGINES, "engine", spec.engine, " or ".join(ENGINES))
+    need(spec.fidelity in FIDELITIES, "fidelity", spec.fidelity, " or ".join(FIDELITIES))
+    need(spec.placement in PLACEMENTS, "placement", spec.placement, " or ".join(PLACEMENTS))
+    need(bool(_LABEL.fullmatch(spec.run)), "run", spec.run, "a label value: up to 63 of a-z A-Z 0-9 - _ .")
+    need(
+        bool(_PREFIX.fullmatch(spec.name_prefix)),
+        "name_prefix",
+        spec.name_prefix,
+        "lower case letters, digits, - and .",
+    )
+    need(0 <= spec.count <= 100_000, "count", spec.count, "0 to 100000")
+    need(spec.vnodes_per_namespace >= 1, "vnodes_per_namespace", spec.vnodes_per_namespace, "1 or more")
+    need(1 <= spec.lease_duration <= 3600, "lease_duration", spec.lease_duration, "1 to 3600 seconds")
+    below = f"more than 0 and less than lease_duration ({spec.lease_duration}) seconds"
+    need(0 < spec.lease_interval < spec.lease_duration, "lease_interval", spec.lease_interval, below)
+    need(1 <= spec.status_interval <= 86400, "status_interval", spec.status_interval, "1 to 86400 seconds")
+    need(0 <= spec.start_delay <= 3600, "start_delay", spec.start_delay, "0 to 3600 seconds")
+    need(0 <= spec.stop_delay <= 3600, "stop_delay", spec.stop_delay, "0 to 3600 seconds")
+    need(bool(_QUANTITY.fullmatch(spec.cpu)), "capacity.cpu", spec.cpu, "a quantity such as 2 or 1500m")
+    need(bool(_QUANTITY.fullmatch(spec.memory)), "capacity.memory", spec.memory, "a quantity such as 64Gi")
+    need(1 <= spec.pods <= 100_000, "capacity.pods", spec.pods, "1 to 100000")
+    need(2 <= spec.connections <= 256, "connections", spec.connections, "2 to 256")
+    return spec
