@@ -125,9 +125,8 @@ import sys
 import typing as t
 from pathlib import Path
 
-from ansible_collections.turbokube.scale.plugins.module_utils._library import errors_as_failures, library_module
-
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.turbokube.scale.plugins.module_utils._library import errors_as_failures, library_module
 
 ARGUMENTS: dict[str, t.Any] = {
     "settings": {"type": "dict", "required": True},

@@ -102,11 +102,14 @@ def judge(profile: Profile, machine: Machine, layout: Mapping[str, int], coeffic
 
 def describe(profile: Profile, machine: Machine, prediction: Prediction) -> list[str]:
     """The prediction, in lines for a person."""
-    cores = f"{machine.cores:g} cores"
+    pods = (
+        f"at most {prediction.pods_per_second:.0f}/s, bound by {prediction.bound_by} ({prediction.pod_ms:.0f} ms of "
+        f"CPU per pod), so {profile.pods} take {_duration(prediction.seconds)}"
+    )
     lines = [
-        f"heartbeats: {prediction.heartbeats_per_second:.0f}/s take {prediction.heartbeat_cores:.2f} of {cores}",
-        f"pods: at most {prediction.pods_per_second:.0f}/s, bound by {prediction.bound_by}"
-        f" ({prediction.pod_ms:.0f} ms of CPU per pod), so {_duration(prediction.seconds)} for {profile.pods}",
+        f"heartbeats: {prediction.heartbeats_per_second:.0f}/s take {prediction.heartbeat_cores:.2f} of "
+        f"{machine.cores:g} cores",
+        f"pods: {pods if prediction.pods_per_second else 'no core is left for them'}",
         f"memory: {prediction.memory / GIB:.1f} GiB of {machine.memory / GIB:.1f} GiB available",
         f"disk: {prediction.disk / GIB:.1f} GiB of {machine.home_free / GIB:.1f} GiB free",
     ]
@@ -147,8 +150,8 @@ def _causes(profile: Profile, machine: Machine, prediction: Prediction) -> dict[
     if prediction.heartbeat_cores > HEARTBEAT_SHARE * machine.cores:
         causes["processor"] = (
             f"{profile.vnodes} vnodes that renew their leases every {profile.lease_interval_s:g} s take "
-            f"{prediction.heartbeat_cores:.1f} cores before the first pod, where {machine.cores:g} are available and at "
-            f"most {HEARTBEAT_SHARE * machine.cores:.1f} may go to that"
+            f"{prediction.heartbeat_cores:.1f} cores before the first pod, where {machine.cores:g} are available and "
+            f"{HEARTBEAT_SHARE * machine.cores:.1f} may go to that"
         )
     if prediction.memory > MEMORY_SHARE * machine.memory:
         causes["memory"] = (
@@ -209,6 +212,4 @@ def _warnings(profile: Profile, prediction: Prediction) -> list[str]:
 
 
 def _duration(seconds: float) -> str:
-    if math.isinf(seconds):
-        return "for ever"
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"

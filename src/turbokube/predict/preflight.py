@@ -51,8 +51,12 @@ def preflight(settings: dict[str, Any], home: Path, layout: Mapping[str, int] | 
         found.problems = error.problems
         return found
     home = home.expanduser().absolute()
+    folder = machine.existing(home)
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        found.problems = [f"turbokube_home is {home}, but {folder} must be a folder that you may write to"]
+        return found
     _resolve(found, profile, home)
-    _look_around(found, profile, home)
+    _look_around(found, profile)
     here = dict(capacity.ONE_MACHINE if layout is None else layout)
     if profile.kubeconfig:
         here = {kind: count for kind, count in here.items() if kind in ("fleet", "agent")}
@@ -94,11 +98,8 @@ def _resolve(found: Preflight, profile: Profile, home: Path) -> None:
         )
 
 
-def _look_around(found: Preflight, profile: Profile, home: Path) -> None:
-    """Files, folders and ports that the settings name."""
-    folder = machine.existing(home)
-    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
-        found.problems.append(f"turbokube_home is {home}, but {folder} must be a folder that you may write to")
+def _look_around(found: Preflight, profile: Profile) -> None:
+    """Files and ports that the settings name."""
     if profile.binaries and not Path(profile.binaries).expanduser().is_dir():
         found.problems.append(f"turbokube_binaries is {profile.binaries}, but it must be a folder that holds them")
     if profile.template and not os.access(Path(profile.template).expanduser(), os.R_OK):
