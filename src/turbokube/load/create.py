@@ -74,7 +74,7 @@ class Create:
                 self.requests.write()
                 active = time.time() - started - away_before - (self._gate.away - already)
                 if active > self.phase.deadline_s and not work.done():
-                    return Outcome("deadline", f"not every pod ran within {self.phase.deadline_s:g} s")
+                    return Outcome("deadline", self._what_is_missing())
             if watch.done():
                 return Outcome("stopped", f"namespaces cannot be watched: {_reason(watch)}")
             work.result()
@@ -87,6 +87,18 @@ class Create:
         if failed:
             return Outcome("stopped", f"{failed} objects were refused, the last: {self.sender.refusal}")
         return Outcome("done")
+
+    def _what_is_missing(self) -> str:
+        entries = list(self._ledger.of(self.phase.name))
+        spaces = [entry for entry in entries if entry.kind == "Namespace" and entry.accepted]
+        objects = [entry for entry in entries if entry.kind != "Namespace"]
+        parts = [
+            (sum(not entry.ready for entry in spaces), "namespaces without ServiceAccount default or kube-root-ca.crt"),
+            (sum(not entry.accepted for entry in objects), "objects not accepted"),
+            (sum(bool(entry.accepted and not entry.ready) for entry in objects), "objects whose pods do not all run"),
+        ]
+        missing = ", ".join(f"{count} {what}" for count, what in parts if count)
+        return f"after {self.phase.deadline_s:g} s: {missing}"
 
     def _plan(self, index: int) -> Entry:
         phase, space = self.phase, self.phase.namespace(index)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable
 
 import msgspec
@@ -18,12 +19,11 @@ _WHERE = {
 }
 
 
+_COUNT = re.compile(rb'^"Count" : (\d+)$', re.MULTILINE)
+
+
 class CountError(Exception):
     """The store would not say; the message is its tool's last line."""
-
-
-class _Count(msgspec.Struct):
-    count: int = 0
 
 
 class _Meta(msgspec.Struct, rename="camel"):
@@ -48,14 +48,17 @@ async def _etcdctl(store: Store, prefix: str) -> int:
     options = [f"--{name}={path}" for name, path in files.items() if path]
     process = await asyncio.create_subprocess_exec(
         str(store.etcdctl), f"--endpoints={','.join(store.endpoints)}", *options,
-        "get", prefix, "--prefix", "--count-only", "--write-out=json", "--command-timeout=60s",
+        "get", prefix, "--prefix", "--count-only", "--write-out=fields", "--command-timeout=60s",
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     out, err = await process.communicate()
     if process.returncode:
         said = err.decode(errors="replace").strip().splitlines()
         raise CountError(f"etcdctl: {said[-1] if said else process.returncode}")
-    return msgspec.json.decode(out, type=_Count).count
+    counted = _COUNT.search(out)
+    if counted is None:
+        raise CountError("etcdctl gave no count")
+    return int(counted[1])
 
 
 async def of_api(transport: Transport, selector: str | None) -> dict[str, int]:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -26,12 +27,21 @@ _LABEL = re.compile(r'([a-zA-Z_][a-zA-Z0-9_]*)="((?:[^"\\]|\\.)*)"')
 _ESCAPED = re.compile(r"\\(.)")
 
 
+class Sample(NamedTuple):
+    """One line of an exposition: the family's type, the name with its labels, the value."""
+
+    type: bytes
+    name: bytes
+    value: bytes
+
+
 class Metric(msgspec.Struct, frozen=True):
-    """One chosen metric family. `kinds`: of which components; empty: of all."""
+    """One chosen metric family. `kinds`: of which components; empty: of all. `by`: summed over all other labels."""
 
     name: str
     about: str
     kinds: list[str] = []
+    by: list[str] = []
 
 
 def chosen() -> list[Metric]:
@@ -40,29 +50,47 @@ def chosen() -> list[Metric]:
     return msgspec.json.decode(text, type=list[Metric])
 
 
-def families(kind: str) -> list[bytes]:
+def families(kind: str) -> list[Metric]:
     """The families to look for at a component of this kind."""
-    return [metric.name.encode() for metric in chosen() if not metric.kinds or kind in metric.kinds]
+    return [metric for metric in chosen() if not metric.kinds or kind in metric.kinds]
 
 
-def parse(text: bytes, wanted: list[bytes]) -> Iterator[tuple[bytes, bytes, bytes]]:
-    """(type, name with labels, value) of each sample of the wanted families in a text exposition.
+def read(text: bytes, wanted: list[Metric]) -> list[Sample]:
+    """The samples of the wanted families in a text exposition."""
+    found: list[Sample] = []
+    for metric in wanted:
+        samples = parse(text, metric.name.encode())
+        found.extend(_summed(samples, {*metric.by, "le"}) if metric.by else samples)
+    return found
 
-    Families are found by their TYPE line, so that what is not wanted is passed over by a search, not line by line.
+
+def parse(text: bytes, family: bytes) -> Iterator[Sample]:
+    """The samples of one family.
+
+    It is found by its TYPE line, so that what is not wanted is passed over by a search, not line by line.
     """
-    for name in wanted:
-        head = b"# TYPE " + name + b" "
-        at = 0 if text.startswith(head) else text.find(b"\n" + head) + 1
-        if not text.startswith(head, at):
-            continue
-        end_of_head = text.find(b"\n", at)
-        kind = text[at + len(head) : end_of_head].strip()
-        end = text.find(b"\n#", end_of_head)
-        for line in text[end_of_head + 1 : end if end >= 0 else len(text)].splitlines():
-            close = line.rfind(b"}") + 1 or line.find(b" ")
-            value = line[close:].split()
-            if close > 0 and value and value[0] != b"NaN":  # a quantile of nothing
-                yield kind, line[:close], value[0]
+    head = b"# TYPE " + family + b" "
+    at = 0 if text.startswith(head) else text.find(b"\n" + head) + 1
+    if not text.startswith(head, at):
+        return
+    end_of_head = text.find(b"\n", at)
+    kind = text[at + len(head) : end_of_head].strip()
+    end = text.find(b"\n#", end_of_head)
+    for line in text[end_of_head + 1 : end if end >= 0 else len(text)].splitlines():
+        close = line.rfind(b"}") + 1 or line.find(b" ")
+        value = line[close:].split()
+        if close > 0 and value and value[0] != b"NaN":  # a quantile of nothing
+            yield Sample(kind, line[:close], value[0])
+
+
+def _summed(samples: Iterator[Sample], keep: set[str]) -> list[Sample]:
+    sums: dict[tuple[bytes, bytes], float] = {}
+    for kind, sample, value in samples:
+        name, _, rest = sample.decode().partition("{")
+        labels = ",".join(f'{key}="{text}"' for key, text in _LABEL.findall(rest) if key in keep)
+        group = (kind, f"{name}{{{labels}}}".encode())
+        sums[group] = sums.get(group, 0.0) + float(value)
+    return [Sample(*group, repr(value).encode()) for group, value in sums.items()]
 
 
 def identity(sample: bytes) -> tuple[str, str]:
@@ -93,9 +121,7 @@ class Store:
             self._before: dict[str, float] = {row[0]: row[1] for row in times}
         self._last: dict[tuple[str, bytes], tuple[int, bytes]] = {}
 
-    def take(
-        self, component: Component, now: float, samples: list[tuple[bytes, bytes, bytes]], *, everything: bool = False
-    ) -> None:
+    def take(self, component: Component, now: float, samples: list[Sample], *, everything: bool = False) -> None:
         """Keep one scrape. `everything`: unchanged values too, as the last word of a run."""
         rows = []
         for kind, sample, value in samples:
@@ -131,7 +157,7 @@ class _Watched:
     """One component under scrape, and what is known of its last life."""
 
     component: Component
-    wanted: list[bytes]
+    wanted: list[Metric]
     transport: Transport | None = None
     answered: float = 0.0  # when it last did
     away_since: float = 0.0  # 0: it is there
@@ -198,7 +224,7 @@ class Scraper:
                 one.transport = self._connect(one.component)
             path = one.component.metrics_path
             body = (await one.transport.request("GET", path, timeout=_TIMEOUT_S)).checked().body
-            samples = await asyncio.to_thread(lambda: list(parse(body, one.wanted)))
+            samples = await asyncio.to_thread(read, body, one.wanted)
             self._store.take(one.component, now, samples, everything=everything)
             self._came(one, now, samples)
         except (Unreachable, ApiError, OSError, ValueError) as problem:
@@ -229,7 +255,7 @@ class Scraper:
             one.away_since, one.why = now, error
             self._writer.insert("interruptions", [(now, None, one.component.name, f"does not answer: {error}")])
 
-    def _came(self, one: _Watched, now: float, samples: list[tuple[bytes, bytes, bytes]]) -> None:
+    def _came(self, one: _Watched, now: float, samples: list[Sample]) -> None:
         started = next((float(value) for _, name, value in samples if name == b"process_start_time_seconds"), 0.0)
         restarted = bool(one.started and started and abs(started - one.started) > 1.0)
         if one.away_since:
@@ -254,8 +280,8 @@ class Scraper:
         usage, now = resource.getrusage(resource.RUSAGE_SELF), time.time()
         pages = int(Path("/proc/self/statm").read_text().split()[1])
         samples = [
-            (b"counter", b"process_cpu_seconds_total", str(usage.ru_utime + usage.ru_stime).encode()),
-            (b"gauge", b"process_resident_memory_bytes", str(pages * resource.getpagesize()).encode()),
+            Sample(b"counter", b"process_cpu_seconds_total", str(usage.ru_utime + usage.ru_stime).encode()),
+            Sample(b"gauge", b"process_resident_memory_bytes", str(pages * resource.getpagesize()).encode()),
         ]
         self._store.take(self._agent, now, samples, everything=everything)
         self._writer.insert("scrapes", [(self._agent.name, now, time.time() - now, 1, None, 0)])
