@@ -24,6 +24,7 @@ DURATION_PER_INTERVAL = 4.0
 GRACE_PER_INTERVAL = 5.0
 
 KUBEADM_SERVICE_SUBNET = "10.96.0.0/12"  # kubeadm's default (constants.DefaultServiceSubnet)
+MOST_VNODES = 100_000  # an engine's
 KUBEADM_MASK_DIFFERENCE = 16  # kubeadm refuses more (constants.PodSubnetNodeMaskMaxDiff)
 
 # The name of a run is a folder, a label's value and part of process names.
@@ -101,9 +102,9 @@ class Profile:
     # The fleet
     engine: str = variable("builtin", "What runs the vnodes.", choices=("builtin",))
     fidelity: str = variable("lease", "How much of a node's traffic a vnode makes.", choices=("lease",))
-    connections: int = variable(8, "Connections that the engine's vnodes share.", least=1, most=256)
-    lease_interval_s: float = variable(10.0, "Seconds between renewals of a vnode's lease.", least=1, most=3600)
-    lease_duration_s: int = variable(40, "Duration that a lease claims.", least=2, most=14400)
+    connections: int = variable(8, "Connections that the engine's vnodes share.", least=2, most=256)
+    lease_interval_s: float = variable(10.0, "Seconds between renewals of a vnode's lease.", least=1, most=900)
+    lease_duration_s: int = variable(40, "Duration that a lease claims.", least=2, most=3600)
     node_monitor_grace_s: int = variable(
         50, "Seconds without a renewal until the controller manager calls a node lost.", least=10, most=18000
     )
@@ -267,6 +268,11 @@ def _lease_problems(profile: Profile) -> list[str]:
 def _capacity_problems(profile: Profile) -> list[str]:
     pods = profile.pods_per_vnode
     problems = []
+    if profile.vnodes > MOST_VNODES:
+        problems.append(
+            f"turbokube_namespaces is {profile.namespaces}, which with turbokube_vnodes_per_namespace "
+            f"{profile.vnodes_per_namespace} makes {profile.vnodes} vnodes, but a fleet has {MOST_VNODES} at most"
+        )
     if pods > profile.vnode_pods:
         problems.append(
             f"turbokube_vnode_pods is {profile.vnode_pods}, but {pods} pods come to each vnode "
@@ -298,9 +304,8 @@ def _address_problems(profile: Profile) -> list[str]:
         )
     elif profile.vnodes > 2**KUBEADM_MASK_DIFFERENCE:
         problems.append(
-            f"turbokube_namespaces is {profile.namespaces}, which with turbokube_vnodes_per_namespace "
-            f"{profile.vnodes_per_namespace} makes {profile.vnodes} vnodes, but a pod subnet of kubeadm holds "
-            f"{2**KUBEADM_MASK_DIFFERENCE} at most"
+            f"turbokube_namespaces is {profile.namespaces}, which makes {profile.vnodes} vnodes, but kubeadm's pod "
+            f"subnets hold {2**KUBEADM_MASK_DIFFERENCE} nodes at most"
         )
     elif (held := 2 ** (mask - subnet.prefixlen)) < profile.vnodes:
         problems.append(

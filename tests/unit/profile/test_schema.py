@@ -159,9 +159,17 @@ def test_a_subnet_too_small_for_the_vnodes_is_refused() -> None:
     validate({"turbokube_pod_subnet": "10.160.0.0/11", "turbokube_namespaces": 1024})
 
 
-def test_a_subnet_without_room_for_65536_vnodes_asks_for_fewer() -> None:
-    (found,) = problems(namespaces=65536)
-    assert found.startswith("turbokube_namespaces is 65536, which with turbokube_vnodes_per_namespace 8 makes 524288 ")
+def test_a_subnet_without_room_for_the_vnodes_asks_for_fewer() -> None:
+    assert problems(namespaces=9000) == [
+        "turbokube_namespaces is 9000, which makes 72000 vnodes, but kubeadm's pod subnets hold 65536 nodes at most"
+    ]
+
+
+def test_more_vnodes_than_a_fleet_has_are_refused() -> None:
+    assert problems(namespaces=65536, kubeconfig="/k") == [
+        "turbokube_namespaces is 65536, which with turbokube_vnodes_per_namespace 8 makes 524288 vnodes, but a fleet has "
+        "100000 at most"
+    ]
 
 
 def test_a_mask_too_small_for_the_pods_of_a_vnode_is_refused() -> None:
@@ -177,7 +185,7 @@ def test_what_kubeadm_refuses_is_refused_before() -> None:
 
 
 def test_addresses_of_an_existing_cluster_are_its_own_affair() -> None:
-    validate({"turbokube_kubeconfig": "/k", "turbokube_namespaces": 65536})
+    validate({"turbokube_kubeconfig": "/k", "turbokube_namespaces": 10000})
 
 
 def test_pods_that_do_not_fit_a_vnode_are_refused() -> None:
