@@ -59,14 +59,14 @@ class Wheel(Generic[T]):
 
     async def run(self) -> None:
         """Turn for ever. A loop that fell behind hands out what it missed, with the moments at which it was due."""
-        loop = asyncio.get_running_loop()
-        start, turn = loop.time(), 0
+        # not the loop's own clock: uvloop's stands still while callbacks run, which is just what a lag is made of
+        start, turn = time.monotonic(), 0
         while True:
             moment = start + turn * self.tick
-            wait = moment - loop.time()
+            wait = moment - time.monotonic()
             if wait > 0:
                 await asyncio.sleep(wait)
-            self.lag = max(self.lag, loop.time() - moment)
+            self.lag = max(self.lag, time.monotonic() - moment)
             for member in self._slots[turn % len(self._slots)]:
                 self._due(member, moment)
             turn += 1

@@ -18,7 +18,7 @@ from ..api.transport import ApiError, Unreachable
 from ..api.watch import ListWatch
 from ..daemon import control, process
 from .nodes import LEASES, NODES
-from .objects import Lease
+from .objects import Bare
 from .spec import RUN_LABEL, Spec, Start, check
 
 _POLL = 0.2  # seconds between two looks at the daemon
@@ -154,7 +154,7 @@ def _labelled(target: Target, run: str) -> dict[str, int]:
 
 async def _count(transport: Http1, path: str, run: str) -> int:
     count = 0
-    async for event in ListWatch(transport, path, Lease, {"labelSelector": f"{RUN_LABEL}={run}"}).events():
+    async for event in ListWatch(transport, path, Bare, {"labelSelector": f"{RUN_LABEL}={run}"}).events():
         if event.type == "SYNCED":
             break
         count += 1

@@ -145,6 +145,7 @@ class Nodes:
             name = event.object.metadata.name
             if (vnode := self.by_name.get(name)) is not None:
                 vnode.lease_version = event.object.metadata.resource_version.encode()
+                vnode.renewed = event.object.spec.renew_time.timestamp() if event.object.spec.renew_time else 0.0
             elif (index := self.spec.index(name)) is None or index >= self.spec.count:
                 self._crew.put(self._delete, "leases", LEASES, name)
         for vnode in self.by_name.values():
@@ -161,7 +162,6 @@ class Nodes:
 
     def _enter(self, vnode: Vnode) -> None:
         vnode.joined = True
-        vnode.renewed = time.time()
         self._statuses.add(vnode.index, vnode)
         self.on_joined(vnode)
 
@@ -197,6 +197,7 @@ class Nodes:
         if answer.status == 409:  # of an earlier Node of this name
             answer = await self._client.call("get", "leases", "GET", f"{LEASES}/{vnode.name}")
         vnode.lease_version = objects.resource_version(answer.checked().body)
+        vnode.renewed = time.time()
         if vnode.leaving:
             self._crew.put(self._leave, vnode)  # told to while this was under way
         else:

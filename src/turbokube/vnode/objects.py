@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -77,10 +78,21 @@ class Node(_Part, gc=False):
         )
 
 
+class Bare(_Part, gc=False):
+    """Any object, for those who only count."""
+
+    metadata: BareMeta
+
+
+class LeaseSpec(_Part, rename="camel", gc=False):
+    renew_time: datetime | None = None
+
+
 class Lease(_Part, gc=False):
     """What the engine needs of a Lease that exists already."""
 
     metadata: BareMeta
+    spec: LeaseSpec
 
 
 class Container(_Part, rename="camel", gc=False):

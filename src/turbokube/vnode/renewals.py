@@ -23,10 +23,11 @@ class Renewals:
         self._client = client
         self._crew = crew
         self._counts = client.counts
-        self._loop = asyncio.get_running_loop()
 
     def enter(self, vnode: Vnode) -> None:
         self.wheel.add(vnode.index, vnode)
+        if time.time() - vnode.renewed > self._spec.lease_interval:  # taken over from an engine that is long dead
+            self._due(vnode, time.monotonic())
 
     def leave(self, vnode: Vnode) -> None:
         self.wheel.remove(vnode.index, vnode)
@@ -43,7 +44,7 @@ class Renewals:
             self._crew.put(self.renew, vnode, moment)
 
     async def renew(self, vnode: Vnode, due: float) -> None:
-        """One renewal, due at loop time `due`. Raises what the crew is to try again for."""
+        """One renewal, due at `due` (time.monotonic). Raises what the crew is to try again for."""
         try:
             await self._renew(vnode, due)
         except Unreachable:
@@ -61,7 +62,7 @@ class Renewals:
     async def _renew(self, vnode: Vnode, due: float) -> None:
         if not vnode.joined:
             return
-        sent, now = self._loop.time(), time.time()
+        sent, now = time.monotonic(), time.time()
         body = objects.lease(self._spec, vnode.name, vnode.uid, vnode.lease_version, now)
         if vnode.lease_version:
             answer = await self._client.call("update", "leases", "PUT", f"{LEASES}/{vnode.name}", body)
