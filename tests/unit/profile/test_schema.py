@@ -167,8 +167,8 @@ def test_a_subnet_without_room_for_the_vnodes_asks_for_fewer() -> None:
 
 def test_more_vnodes_than_a_fleet_has_are_refused() -> None:
     assert problems(namespaces=65536, kubeconfig="/k") == [
-        "turbokube_namespaces is 65536, which with turbokube_vnodes_per_namespace 8 makes 524288 vnodes, but a fleet has "
-        "100000 at most"
+        "turbokube_namespaces is 65536, which with turbokube_vnodes_per_namespace 8 makes 524288 vnodes, but a fleet "
+        "has 100000 at most"
     ]
 
 
