@@ -6,6 +6,7 @@ import asyncio
 import os
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ _PATIENCE = 30.0  # seconds for an API server to list a run's nodes and leases
 _BIRTH = ("run", "name_prefix", "placement", "vnodes_per_namespace")
 
 
-class FleetError(Exception):
+class FleetError(control.ControlError):
     """A fleet that could not be brought about; the message is one for the user."""
 
 
@@ -44,10 +45,17 @@ class Result:
 
 
 def present(
-    target: Target, state: Path, spec: Spec, *, wait: bool = True, timeout: float = 600.0, check_mode: bool = False
+    target: Callable[[], Target],
+    state: Path,
+    spec: Spec,
+    *,
+    wait: bool = True,
+    timeout: float = 600.0,
+    check_mode: bool = False,
 ) -> Result:
     """A fleet as `spec` says, its daemon running; with `wait` every vnode joined and Ready.
 
+    The target is asked for only when a daemon is to be started, so that check mode works before there is one.
     Raises SpecError for a value out of bounds, FleetError when the fleet cannot be had within `timeout` seconds.
     """
     check(spec)
@@ -66,7 +74,7 @@ def present(
     deadline = time.monotonic() + timeout
     if old is None or msgspec.structs.replace(old, count=spec.count) != spec:
         daemon.stop()
-        daemon.start(target, spec, deadline)
+        daemon.start(target(), spec, deadline)
     elif old.count != spec.count:
         daemon.call({"op": "scale", "count": spec.count})
     result.status = daemon.wait_for(lambda now: _is_there(now, spec.count), deadline) if wait else daemon.status()

@@ -14,7 +14,7 @@ FIDELITIES = ("lease",)
 ENGINES = ("builtin",)
 
 
-class SpecError(Exception):
+class SpecError(ValueError):
     """A wish that cannot be fulfilled: one sentence with the option, its value and what is allowed."""
 
 

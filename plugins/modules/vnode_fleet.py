@@ -1,0 +1,275 @@
+#!/usr/bin/python
+# Copyright (c) 2026, TurboKube authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: vnode_fleet
+version_added: 0.1.0
+short_description: Join virtual nodes to a Kubernetes cluster, or remove them
+description:
+  - Runs a daemon on the host that this module is applied to. To the cluster's API servers it is a number of kubelets.
+    They register Nodes, renew Leases, report status, take the pods that are bound to them to Running
+    and end those that are deleted.
+  - A daemon that is alive is steered; one that died is started again and takes over its nodes and pods.
+  - All that it makes carries the label C(turbokube.io/run), and nothing without the run's label is ever deleted.
+author:
+  - TurboKube authors (@turbokube)
+requirements:
+  - turbokube
+extends_documentation_fragment:
+  - turbokube.scale._target
+attributes:
+  check_mode:
+    description: Can run in check_mode and return changed status prediction without modifying target.
+    support: full
+  diff_mode:
+    description: Will return details on what has changed when in diff mode.
+    support: full
+  idempotent:
+    description:
+      - When run twice in a row outside check mode, with the same arguments, the second invocation indicates no change.
+    support: full
+options:
+  state:
+    description:
+      - V(present) has O(count) vnodes joined and the daemon running.
+      - V(absent) removes the run's Nodes and Leases and ends the daemon. Pods on them are the cluster's to collect.
+    type: str
+    choices: [present, absent]
+    default: present
+  state_dir:
+    description: Folder of the run's state; the daemon keeps its own in C(fleet) and its log in C(log/fleet.log).
+    type: path
+    required: true
+  run:
+    description: The run's name, the value of the label C(turbokube.io/run).
+    type: str
+    required: true
+  count:
+    description:
+      - How many vnodes there are to be, from V(0) to V(100000). Required when O(state=present).
+      - A living fleet grows and shrinks at its end; vnodes with the highest numbers leave.
+    type: int
+  name_prefix:
+    description: What the vnodes' names begin with; a number of five digits follows.
+    type: str
+    default: vnode-
+  placement:
+    description:
+      - V(namespace) taints vnodes with C(turbokube.io/namespace), whose value is the number of the namespace in
+        four hexadecimal digits, so that only that namespace's pods are placed on them.
+      - V(cluster) taints all with C(turbokube.io/vnode=true).
+    type: str
+    choices: [namespace, cluster]
+    default: namespace
+  vnodes_per_namespace:
+    description: How many vnodes in a row belong to one namespace, with O(placement=namespace).
+    type: int
+    default: 8
+  lease_interval:
+    description: Seconds between two renewals of a vnode's lease; less than O(lease_duration).
+    type: float
+    default: 10
+  lease_duration:
+    description: Seconds that a lease is good for, as it says of itself.
+    type: int
+    default: 40
+  status_interval:
+    description: Seconds between two reports of a vnode's status while nothing changes.
+    type: float
+    default: 300
+  start_delay:
+    description: Seconds from a pod's being bound to its Running.
+    type: float
+    default: 0
+  stop_delay:
+    description:
+      - Seconds that a deleted pod's containers take to end; V(0) is the time of containers that end on SIGTERM.
+      - A pod's own grace period is never exceeded.
+    type: float
+    default: 0
+  capacity:
+    description: What each vnode offers to the scheduler.
+    type: dict
+    default: {}
+    suboptions:
+      cpu:
+        description: Cores, as a quantity.
+        type: str
+        default: "2"
+      memory:
+        description: Memory, as a quantity.
+        type: str
+        default: 64Gi
+      pods:
+        description: Number of pods.
+        type: int
+        default: 1024
+  connections:
+    description:
+      - How many connections the daemon opens to the API servers at most, from V(2) to V(256), besides two for watches.
+      - Half of them are for leases alone.
+    type: int
+    default: 8
+  engine:
+    description: What runs the vnodes.
+    type: str
+    choices: [builtin]
+    default: builtin
+  fidelity:
+    description: How much of a real node's traffic a vnode makes.
+    type: str
+    choices: [lease]
+    default: lease
+  wait:
+    description: Wait until every vnode is joined, Ready, and free of the taints of a node that is not.
+    type: bool
+    default: true
+  timeout:
+    description: Seconds to wait at most.
+    type: int
+    default: 600
+"""
+
+EXAMPLES = r"""
+- name: Join 256 vnodes, 8 for each of 32 namespaces
+  turbokube.scale.vnode_fleet:
+    kubeconfig: ~/.kube/config
+    state_dir: ~/.turbokube/trial
+    run: trial
+    count: 256
+
+- name: Grow the fleet; pods take 2 seconds to start from now on
+  turbokube.scale.vnode_fleet:
+    kubeconfig: ~/.kube/config
+    state_dir: ~/.turbokube/trial
+    run: trial
+    count: 512
+    start_delay: 2
+
+- name: Remove it
+  turbokube.scale.vnode_fleet:
+    kubeconfig: ~/.kube/config
+    state_dir: ~/.turbokube/trial
+    run: trial
+    state: absent
+"""
+
+RETURN = r"""
+count:
+  description: How many vnodes there are to be.
+  returned: always
+  type: int
+  sample: 256
+joined:
+  description: How many have a Node and a Lease.
+  returned: when the daemon runs
+  type: int
+  sample: 256
+ready:
+  description: How many the control plane holds for Ready.
+  returned: when the daemon runs
+  type: int
+  sample: 256
+pid:
+  description: The daemon's process id.
+  returned: when the daemon runs
+  type: int
+  sample: 4711
+metrics_url:
+  description: Where the daemon tells of itself in Prometheus' text format, on loopback.
+  returned: when the daemon runs
+  type: str
+  sample: http://127.0.0.1:41613/metrics
+"""
+
+import json
+import typing as t
+from pathlib import Path
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.turbokube.scale.plugins.module_utils._arguments import (
+    TARGET_ARGUMENTS,
+    TARGET_RULES,
+    target_of,
+)
+from ansible_collections.turbokube.scale.plugins.module_utils._library import errors_as_failures, library_module
+
+_CAPACITY = {
+    "cpu": {"type": "str", "default": "2"},
+    "memory": {"type": "str", "default": "64Gi"},
+    "pods": {"type": "int", "default": 1024},
+}
+_ARGUMENTS: dict[str, t.Any] = {
+    **TARGET_ARGUMENTS,
+    "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+    "state_dir": {"type": "path", "required": True},
+    "run": {"type": "str", "required": True},
+    "count": {"type": "int"},
+    "name_prefix": {"type": "str", "default": "vnode-"},
+    "placement": {"type": "str", "choices": ["namespace", "cluster"], "default": "namespace"},
+    "vnodes_per_namespace": {"type": "int", "default": 8},
+    "lease_interval": {"type": "float", "default": 10},
+    "lease_duration": {"type": "int", "default": 40},
+    "status_interval": {"type": "float", "default": 300},
+    "start_delay": {"type": "float", "default": 0},
+    "stop_delay": {"type": "float", "default": 0},
+    "capacity": {"type": "dict", "default": {}, "options": _CAPACITY},
+    "connections": {"type": "int", "default": 8},
+    "engine": {"type": "str", "choices": ["builtin"], "default": "builtin"},
+    "fidelity": {"type": "str", "choices": ["lease"], "default": "lease"},
+    "wait": {"type": "bool", "default": True},
+    "timeout": {"type": "int", "default": 600},
+}
+_NOT_OF_THE_SPEC = {*TARGET_ARGUMENTS, "state", "state_dir", "capacity", "count", "wait", "timeout"}
+
+
+def main() -> t.NoReturn:
+    module = library_module(
+        _ARGUMENTS,
+        required_if=[("state", "present", ["count"])],
+        supports_check_mode=True,
+        **TARGET_RULES,
+    )
+    with errors_as_failures(module):
+        module.exit_json(**_apply(module))
+
+
+def _apply(module: AnsibleModule) -> dict[str, t.Any]:
+    from turbokube.vnode import fleet
+    from turbokube.vnode.spec import Spec
+
+    wish = module.params
+    spec = Spec(
+        count=wish["count"] or 0,
+        **{name: wish[name] for name in _ARGUMENTS if name not in _NOT_OF_THE_SPEC},
+        **wish["capacity"],
+    )
+    state, timeout = Path(wish["state_dir"]), float(wish["timeout"])
+    if wish["state"] == "absent":
+        result = fleet.absent(target_of(wish), state, spec, timeout=timeout, check_mode=module.check_mode)
+    else:
+        result = fleet.present(
+            lambda: target_of(wish), state, spec, wait=wish["wait"], timeout=timeout, check_mode=module.check_mode
+        )
+    answer = {
+        "changed": result.changed,
+        "count": spec.count,
+        "joined": result.status.get("joined"),
+        "ready": result.status.get("ready"),
+        "pid": result.pid,
+        "metrics_url": result.metrics_url,
+        "diff": {"before": _text(result.before), "after": _text(result.after)},
+    }
+    return {name: value for name, value in answer.items() if value is not None}
+
+
+def _text(facts: dict[str, t.Any]) -> str:
+    return json.dumps(facts, indent=1, sort_keys=True) + "\n"
+
+
+if __name__ == "__main__":
+    main()
