@@ -12,6 +12,8 @@ BASE_HEAD = """---
 # needs, and -e overrides both. Made by: python -m turbokube.profile base
 """
 
+CHOICE = "turbokube_profile"  # says which profile is read beside base.yml, so base.yml cannot set it
+
 PAGE_HEAD = """# Variables
 
 What a user sets, in a profile (`playbooks/profiles/`), in the inventory or with `-e`. A name that is not here is
@@ -25,7 +27,8 @@ def base() -> str:
     for name, rule in variables().items():
         if name in SECTIONS:
             lines.append(f"\n# {SECTIONS[name]}\n")
-        lines.append(f"{name}: {_yaml(rule.default)}\n")
+        if name != CHOICE:
+            lines.append(f"{name}: {_yaml(rule.default)}\n")
     return "".join(lines)
 
 
