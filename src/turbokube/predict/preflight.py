@@ -15,7 +15,7 @@ from turbokube.bundle.writer import BundleError
 from turbokube.daemon import process
 from turbokube.predict import capacity, coefficients, machine
 from turbokube.profile.schema import Profile, ProfileError, validate
-from turbokube.supervise.ports import PortTaken, choose_ports
+from turbokube.supervise.ports import listening, recorded_ports
 
 # Sizes of the binaries, unpacked, and of a build of them with its caches; both measured for Kubernetes 1.36.3.
 BINARIES_BYTES = 500_000_000
@@ -109,11 +109,13 @@ def _look_around(found: Preflight, profile: Profile) -> None:
             from_kubeconfig(profile.kubeconfig, profile.context or None)
         except CredentialError as error:
             found.problems.append(f"turbokube_kubeconfig is {profile.kubeconfig}, but {error}")
+    ours = recorded_ports(Path(found.state_dir)).values()
     for name, port in profile.ports.items():
-        try:
-            choose_ports(Path(found.state_dir), {name: port}, write=False)
-        except PortTaken as error:
-            found.problems.append(f"turbokube_ports has {port} for {name}, but {error}")
+        if port not in ours and (holder := listening(port)):
+            found.problems.append(
+                f"turbokube_ports has {port} for {name}, but {holder} listens on it; "
+                "give another, or none to have a free one"
+            )
 
 
 def _cache(found: Preflight, profile: Profile, carrier: machine.Machine) -> None:

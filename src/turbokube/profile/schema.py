@@ -24,13 +24,14 @@ DURATION_PER_INTERVAL = 4.0
 GRACE_PER_INTERVAL = 5.0
 
 KUBEADM_SERVICE_SUBNET = "10.96.0.0/12"  # kubeadm's default (constants.DefaultServiceSubnet)
+FIXED_PORTS = ("kube-apiserver-0", "etcd-0")
 MOST_VNODES = 100_000  # an engine's
 KUBEADM_MASK_DIFFERENCE = 16  # kubeadm refuses more (constants.PodSubnetNodeMaskMaxDiff)
 
 # The name of a run is a folder, a label's value and part of process names.
 NAME = {
-    "pattern": r"[a-z0-9]([a-z0-9.-]{0,48}[a-z0-9])?",
-    "like": "lower-case letters, digits, dots and dashes, 50 at most",
+    "pattern": r"[a-z0-9]([a-z0-9-]{0,48}[a-z0-9])?",
+    "like": "lower-case letters, digits and dashes, 50 at most",
 }
 VERSION = {"pattern": r"[0-9]+\.[0-9]+\.[0-9]+([-+.][0-9A-Za-z.+-]+)?", "like": "a release such as 1.36.3"}
 
@@ -62,7 +63,7 @@ class Profile:
     # The run
     profile: str = variable("quickstart", "Name of the profile: the file of that name in playbooks/profiles.", **NAME)
     run: str = variable("", "Name of the run; empty: the profile's name.", **NAME, empty=True)
-    home: str = variable("", "Folder that holds .turbokube/ and runs/; empty: the checkout.")
+    home: str = variable("", "Folder that holds .turbokube/ and runs/; empty: where ansible-playbook is started.")
     preflight: str = variable(
         "enforce",
         "Whether a machine that cannot carry the profile ends the play or is only warned about.",
@@ -139,7 +140,7 @@ class Profile:
     pod_subnet: str = variable("10.128.0.0/9", "Addresses that nodes get their pod ranges from.", subnet=True)
     node_cidr_mask: int = variable(24, "Prefix length of a node's pod range.", least=9, most=30)
     ports: dict[str, Any] = variable(
-        {}, "Fixed loopback ports, such as {kube-apiserver-0: 6443}; every other port is a free one."
+        {}, "Fixed loopback ports of kube-apiserver-0 and etcd-0; every other port is a free one."
     )
     apiserver_args: dict[str, Any] = variable({}, "Extra flags of kube-apiserver, without dashes.")
     controller_manager_args: dict[str, Any] = variable({}, "Extra flags of kube-controller-manager.")
@@ -239,11 +240,19 @@ def _unknown(name: str, known: dict[str, Rule]) -> str:
 
 
 def _port_problems(profile: Profile) -> list[str]:
-    return [
+    problems = [
         f"turbokube_ports has {port!r} for {name}, but it must be a whole number from 1 to 65535"
         for name, port in profile.ports.items()
         if not isinstance(port, int) or isinstance(port, bool) or not 1 <= port <= 65535
     ]
+    problems += [
+        f"turbokube_ports has a port for {name}, but only those of {' and '.join(FIXED_PORTS)} can be fixed"
+        for name in profile.ports
+        if name not in FIXED_PORTS
+    ]
+    if len(set(profile.ports.values())) < len(profile.ports):
+        problems.append(f"turbokube_ports is {profile.ports}, but each port must be another one")
+    return problems
 
 
 def _lease_problems(profile: Profile) -> list[str]:

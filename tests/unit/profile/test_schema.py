@@ -87,8 +87,7 @@ def test_text_from_the_command_line_is_converted() -> None:
         (
             "run",
             "../other",
-            "turbokube_run is ../other, but it must be lower-case letters, digits, dots and dashes, 50 at most or "
-            "empty",
+            "turbokube_run is ../other, but it must be lower-case letters, digits and dashes, 50 at most or empty",
         ),
         (
             "pod_memory",
@@ -116,6 +115,17 @@ def test_an_unknown_name_is_refused_with_the_nearest() -> None:
     assert problems(xyzzy=4) == [
         "turbokube_xyzzy is not a variable of TurboKube; docs/variables.md lists those that are."
     ]
+
+
+def test_ports_are_whole_known_and_different() -> None:
+    validate({"turbokube_ports": {"kube-apiserver-0": 6443, "etcd-0": 2379}})
+    assert problems(ports={"etcd-0": "2379"}) == [
+        "turbokube_ports has '2379' for etcd-0, but it must be a whole number from 1 to 65535"
+    ]
+    assert problems(ports={"etcd": 2379}) == [
+        "turbokube_ports has a port for etcd, but only those of kube-apiserver-0 and etcd-0 can be fixed"
+    ]
+    assert problems(ports={"kube-apiserver-0": 1, "etcd-0": 1})[0].endswith("but each port must be another one")
 
 
 def test_all_problems_are_told_at_once() -> None:
