@@ -11,13 +11,13 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import ansible
 
 ROOT = Path(__file__).resolve().parent.parent
 HOME = ROOT / ".cache/ansible-test"
-TREE = HOME / "tree/ansible_collections/turbokube/scale"
 PARTS = ["galaxy.yml", "README.md", "meta", "plugins", "roles", "playbooks", "changelogs", "LICENSES"]
 PARTS += ["tests/config.yml", "tests/sanity", "tests/unit/plugins"]
 
@@ -39,8 +39,15 @@ def get_pip_name() -> str:
 
 
 def main() -> int:
-    """Copy what git knows of the collection (and what is new) and run ansible-test in it."""
-    shutil.rmtree(HOME / "tree", ignore_errors=True)
+    """Copy the collection and run ansible-test in the copy, which must not lie in a git checkout that ignores it."""
+    with tempfile.TemporaryDirectory() as folder:
+        tree = Path(folder) / "ansible_collections/turbokube/scale"
+        copy_collection(tree)
+        return run(tree, sys.argv[1:])
+
+
+def copy_collection(tree: Path) -> None:
+    """Copy what git knows of the collection, and what is new."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", *PARTS],
         cwd=ROOT,
@@ -50,8 +57,12 @@ def main() -> int:
     ).stdout
     for name in filter(None, listed.split("\0")):
         if (ROOT / name).is_file():
-            (TREE / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, TREE / name)
+            (tree / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, tree / name)
+
+
+def run(tree: Path, arguments: list[str]) -> int:
+    """ansible-test with the tools' folders in .cache; its exit status."""
     cache = HOME / ".ansible/test/cache"
     cache.mkdir(parents=True, exist_ok=True)
     (cache / get_pip_name()).write_text(GET_PIP)
@@ -62,8 +73,8 @@ def main() -> int:
         "ANSIBLE_HOME": str(HOME / ".ansible"),
         "XDG_CACHE_HOME": os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache"),
     }
-    command = ["ansible-test", sys.argv[1], "--python", version, "--color", "no", *sys.argv[2:]]
-    return subprocess.run(command, cwd=TREE, env=environment).returncode
+    command = ["ansible-test", *arguments, "--python", version, "--color", "no"]
+    return subprocess.run(command, cwd=tree, env=environment).returncode
 
 
 if __name__ == "__main__":
