@@ -1,7 +1,6 @@
-#!/usr/bin/env python3
 """Fit the costs of src/turbokube/predict/coefficients.json to the bundles of runs.
 
-    python bench/coefficients/fit.py [--write] runs/a runs/b …
+    python -m bench.coefficients.fit [--write] runs/a runs/b …
 
 CPU: what a process used between two scrapes is the sum of idling, heartbeats, pods, and (scheduler) pods times nodes;
 one least-squares fit over all such intervals of all bundles, but those in which nodes joined or left. Memory: the
@@ -250,6 +249,12 @@ def table(found: Coefficients) -> str:
     return "\n".join([*lines, found.provenance["note"]])
 
 
+def write(found: Coefficients) -> None:
+    """Replace what the preflight reckons with."""
+    OUTPUT.write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n")
+    print(f"written to {OUTPUT}")
+
+
 def _short(value: float) -> float:
     """Three significant digits; more would claim what a fit does not know."""
     return float(f"{value:.3g}")
@@ -262,14 +267,13 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help=f"replace {OUTPUT.name}")
     options = parser.parse_args()
     try:
-        command = "python bench/coefficients/fit.py " + " ".join(path.name for path in options.bundles)
+        command = "python -m bench.coefficients.fit " + " ".join(path.name for path in options.bundles)
         found = fit([read(folder) for folder in options.bundles], coefficients.load(), command)
     except (FitError, BundleError) as error:
         sys.exit(str(error))
     print(table(found))
     if options.write:
-        OUTPUT.write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n")
-        print(f"written to {OUTPUT}")
+        write(found)
 
 
 if __name__ == "__main__":
