@@ -108,8 +108,8 @@ class Agent:
 
     async def _submit(self, phase: dict[str, Any]) -> dict[str, Any]:
         asked = msgspec.convert(phase, Phase).check()
-        self._opened().submit(asked)
-        return await self._follow(asked.name, 0.0)
+        begun = self._opened().submit(asked)
+        return {"begun": begun, **await self._follow(asked.name, 0.0)}
 
     async def _follow(self, name: str, wait: float) -> dict[str, Any]:
         session = self._opened()

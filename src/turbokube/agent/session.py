@@ -120,8 +120,8 @@ class Session:
 
     # phases
 
-    def submit(self, phase: Phase) -> None:
-        """Begin a phase or go on with it; nothing if it is under way or done. Raises LoadError or BundleError."""
+    def submit(self, phase: Phase) -> bool:
+        """Begin a phase or go on with it; False if it has ended before. Raises LoadError."""
         known = self._phases.get(phase.name)
         if known is not None:
             before = msgspec.json.decode(known["spec"], type=Phase)
@@ -131,10 +131,10 @@ class Session:
                 )
             same_deadline = before.deadline_s >= phase.deadline_s
             if known["state"] == "done" or (known["state"] == "deadline" and same_deadline):
-                return
+                return False
         if self._phase is not None and not self._phase.done():
             if self._create is not None and self._create.phase.name == phase.name:
-                return
+                return True
             raise LoadError(f"phase {phase.name} cannot begin while another of run {phase.run} is under way")
         servers = self.spec.target.addresses(self._load)
         transport = Http1(self._load, servers, size=connections(phase), user_agent="turbokube-load")
@@ -147,6 +147,7 @@ class Session:
         self._keep(phase.name, kind=phase.kind, spec=spec, state="running", ended=None, note="", started=now)
         self._create, self._rate, self._stop_note = create, Rate(), ""
         self._phase = asyncio.create_task(self._work(create, transport))
+        return True
 
     async def _work(self, create: Create, transport: Http1) -> None:
         name = create.phase.name

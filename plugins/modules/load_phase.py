@@ -1,0 +1,356 @@
+#!/usr/bin/python
+# Copyright (c) 2026, TurboKube authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: load_phase
+version_added: 0.1.0
+short_description: Load a Kubernetes control plane, and measure what it does
+description:
+  - Has the run's agent on the host that this module is applied to, which creates namespaces and deployments,
+    watches the pods independently of that, scrapes every component, and keeps it all in the run's bundle.
+  - The action plugin of the same name shows every few seconds how far the phase is.
+  - A phase that was interrupted goes on where it stopped; the agent's ledger knows what was accepted.
+    One that has ended is left as it is.
+  - Nobody following for 30 seconds, the agent creates nothing new until somebody does; after 15 minutes it ends.
+author:
+  - TurboKube authors (@turbokube)
+requirements:
+  - turbokube
+extends_documentation_fragment:
+  - turbokube.scale._target
+attributes:
+  check_mode:
+    description: Can run in check_mode and return changed status prediction without modifying target.
+    support: full
+  diff_mode:
+    description: Will return details on what has changed when in diff mode.
+    support: none
+  idempotent:
+    description:
+      - When run twice in a row outside check mode, with the same arguments, the second invocation indicates no change.
+    support: full
+options:
+  state:
+    description:
+      - V(present) has the phase O(name) run to its end.
+      - V(finished) ends the run. Everything is scraped and counted once more, the bundle becomes one file, the agent
+        ends.
+      - V(absent) deletes the namespaces that carry the run's label, and waits until they and their pods are gone.
+    type: str
+    choices: [present, finished, absent]
+    default: present
+  state_dir:
+    description: Folder of the run's state; the agent's log is in C(log/agent.log).
+    type: path
+    required: true
+  bundle:
+    description: Folder of the run's bundle. Required unless O(state=absent).
+    type: path
+  run:
+    description: The run's name, the value of the label C(turbokube.io/run).
+    type: str
+    required: true
+  name:
+    description: The phase's name, unique in the run. Required when O(state=present).
+    type: str
+  kind:
+    description: What the phase does; V(create) creates namespaces, and in each its deployments.
+    type: str
+    choices: [create]
+    default: create
+  namespaces:
+    description: How many namespaces, at least V(1). Required when O(state=present).
+    type: int
+  first_namespace:
+    description: Number of the first namespace; later phases begin where earlier ones ended.
+    type: int
+    default: 0
+  deployments:
+    description: How many deployments in each namespace, at least V(1). Required when O(state=present).
+    type: int
+  replicas:
+    description: How many pods in each deployment. Required when O(state=present).
+    type: int
+  concurrency:
+    description: Closed loop, used when O(rate) is V(0); the number of namespaces that are in work at once.
+    type: int
+    default: 4
+  rate:
+    description: Open loop; so many deployments a second are created on a fixed schedule, whatever the answers.
+    type: float
+    default: 0
+  placement:
+    description: Which vnodes a namespace's pods tolerate; its own, or all, as in M(turbokube.scale.vnode_fleet).
+    type: str
+    choices: [namespace, cluster]
+    default: namespace
+  schedulers:
+    description: Number of extra schedulers, over which the namespaces are dealt out; V(0) uses default-scheduler.
+    type: int
+    default: 0
+  template:
+    description:
+      - Path, on the host, of a Jinja2 template of one Deployment, ReplicaSet, StatefulSet or Pod; one is built in.
+      - It may use C(name), C(namespace), C(run), C(index), C(namespace_index), C(replicas), C(scheduler), C(taint_key),
+        C(taint_value), C(automount_token) and C(requests).
+    type: path
+  automount_token:
+    description: Whether pods mount a ServiceAccount token.
+    type: bool
+    default: true
+  pod_memory:
+    description: Memory that each pod requests; empty for none.
+    type: str
+    default: 32Mi
+  pod_cpu:
+    description: CPU that each pod requests; empty for none.
+    type: str
+    default: ""
+  deadline:
+    description:
+      - Seconds after which the phase ends whether all pods run or not, from V(1).
+      - Time in which the run has no agent, or nobody follows it, does not count.
+    type: float
+    default: 1800
+  timeout:
+    description: Seconds to wait for the namespaces to be gone, with O(state=absent).
+    type: int
+    default: 900
+  scrape_interval:
+    description: Seconds between two scrapes of a component.
+    type: float
+    default: 15
+  extra_components:
+    description: Components to scrape beside those that the target names, such as the fleet.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      name:
+        description: Unique in the run.
+        type: str
+        required: true
+      kind:
+        description: What it is, which decides on the metrics that are kept.
+        type: str
+        required: true
+      url:
+        description: Scheme, address and port.
+        type: str
+        required: true
+      metrics_path:
+        description: Path of its metrics.
+        type: str
+        default: /metrics
+  profile:
+    description: The settings of the run, for the record; an unfinished run goes on only under the same.
+    type: dict
+    default: {}
+  controller:
+    description: Who drives the run; the action plugin sets it.
+    type: str
+    default: module
+  wait_for:
+    description: Seconds that one call of the module waits at most; the action plugin sets it.
+    type: float
+    default: 0
+"""
+
+EXAMPLES = r"""
+- name: Create 32 namespaces of 256 pods
+  turbokube.scale.load_phase:
+    target: ~/.turbokube/trial/target.json
+    state_dir: ~/.turbokube/trial
+    bundle: ~/runs/trial
+    run: trial
+    name: create
+    namespaces: 32
+    deployments: 32
+    replicas: 8
+
+- name: End the run
+  turbokube.scale.load_phase:
+    target: ~/.turbokube/trial/target.json
+    state_dir: ~/.turbokube/trial
+    bundle: ~/runs/trial
+    run: trial
+    state: finished
+
+- name: Remove the load from a cluster that lives on
+  turbokube.scale.load_phase:
+    kubeconfig: ~/.kube/config
+    state_dir: ~/.turbokube/trial
+    run: trial
+    state: absent
+"""
+
+RETURN = r"""
+phase_state:
+  description:
+    - How the phase ended. V(done), every pod ran; V(deadline), some did not in time.
+    - A phase that was stopped for another reason fails the module.
+  returned: when O(state=present), not in check mode
+  type: str
+  sample: done
+note:
+  description: What kept the phase from being done.
+  returned: when O(state=present), not in check mode
+  type: str
+  sample: ""
+progress:
+  description: Pods intended, created, scheduled and running, pods/s, seconds elapsed and left.
+  returned: when the agent followed the phase
+  type: dict
+  sample: {"phase": "create", "state": "done", "intended": 8192, "created": 8192, "scheduled": 8192, "running": 8192}
+plan:
+  description: What would be created; namespaces, objects, of these accepted already, and pods.
+  returned: in check mode
+  type: dict
+  sample: {"namespaces": 32, "objects": 1024, "accepted": 0, "pods": 8192}
+deleted:
+  description: How many namespaces were deleted.
+  returned: when O(state=absent)
+  type: int
+  sample: 32
+"""
+
+import asyncio
+import typing as t
+from pathlib import Path
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.turbokube.scale.plugins.module_utils._arguments import (
+    TARGET_ARGUMENTS,
+    TARGET_RULES,
+    target_of,
+)
+from ansible_collections.turbokube.scale.plugins.module_utils._library import errors_as_failures, library_module
+
+_COMPONENT = {
+    "name": {"type": "str", "required": True},
+    "kind": {"type": "str", "required": True},
+    "url": {"type": "str", "required": True},
+    "metrics_path": {"type": "str", "default": "/metrics"},
+}
+# these are the fields of turbokube.load.phase.Phase
+_PHASE: dict[str, t.Any] = {
+    "run": {"type": "str", "required": True},
+    "name": {"type": "str"},
+    "kind": {"type": "str", "choices": ["create"], "default": "create"},
+    "namespaces": {"type": "int"},
+    "first_namespace": {"type": "int", "default": 0},
+    "deployments": {"type": "int"},
+    "replicas": {"type": "int"},
+    "concurrency": {"type": "int", "default": 4},
+    "rate": {"type": "float", "default": 0},
+    "placement": {"type": "str", "choices": ["namespace", "cluster"], "default": "namespace"},
+    "schedulers": {"type": "int", "default": 0},
+    "automount_token": {"type": "bool", "default": True},
+    "pod_memory": {"type": "str", "default": "32Mi"},
+    "pod_cpu": {"type": "str", "default": ""},
+}
+_ARGUMENTS: dict[str, t.Any] = {
+    **TARGET_ARGUMENTS,
+    **_PHASE,
+    "state": {"type": "str", "choices": ["present", "finished", "absent"], "default": "present"},
+    "state_dir": {"type": "path", "required": True},
+    "bundle": {"type": "path"},
+    "template": {"type": "path"},
+    "deadline": {"type": "float", "default": 1800},
+    "timeout": {"type": "int", "default": 900},
+    "scrape_interval": {"type": "float", "default": 15},
+    "extra_components": {"type": "list", "elements": "dict", "default": [], "options": _COMPONENT},
+    "profile": {"type": "dict", "default": {}},
+    "controller": {"type": "str", "default": "module"},
+    "wait_for": {"type": "float", "default": 0},
+}
+
+
+def main() -> t.NoReturn:
+    module = library_module(
+        _ARGUMENTS,
+        required_if=[
+            ("state", "present", ["bundle", "name", "namespaces", "deployments", "replicas"]),
+            ("state", "finished", ["bundle"]),
+        ],
+        supports_check_mode=True,
+        **TARGET_RULES,
+    )
+    with errors_as_failures(module):
+        module.exit_json(
+            **{"present": _present, "finished": _finished, "absent": _absent}[module.params["state"]](module)
+        )
+
+
+def _present(module: AnsibleModule) -> dict[str, t.Any]:
+    from turbokube.agent import drive
+    from turbokube.load.phase import Phase
+
+    wish = module.params
+    bundle, state = Path(wish["bundle"]), Path(wish["state_dir"])
+    source = Path(wish["template"]).read_text() if wish["template"] else ""
+    phase = Phase(**{name: wish[name] for name in _PHASE}, template=source, deadline_s=wish["deadline"])
+    target, spec = target_of(wish), _spec(wish)
+    drive.check(target, bundle, spec, phase)
+    if before := drive.ended(bundle, phase):
+        return {"changed": False, "phase_state": before["state"], "note": before["note"]}
+    if module.check_mode:
+        return {"changed": True, "plan": drive.plan(bundle, phase)}
+    log = state / "log" / "agent.log"
+    answer = drive.advance(_client(wish), log, target, spec, phase, wish["wait_for"])
+    progress = answer["progress"]
+    if progress["state"] == "stopped":
+        module.fail_json(
+            msg=f"phase {phase.name} of run {phase.run} was stopped: {progress['note']}", progress=progress
+        )
+    return {
+        "changed": answer["begun"],
+        "finished": progress["state"] != "running",
+        "progress_line": answer["line"],
+        "phase_state": progress["state"],
+        "note": progress["note"],
+        "progress": progress,
+    }
+
+
+def _finished(module: AnsibleModule) -> dict[str, t.Any]:
+    from turbokube.agent import drive
+    from turbokube.bundle import runs
+
+    wish = module.params
+    bundle = Path(wish["bundle"])
+    if module.check_mode:
+        return {"changed": runs.look(bundle.parent, bundle.name).state == "unfinished"}
+    return {"changed": drive.finish(_client(wish), target_of(wish), bundle, _spec(wish), wish["run"])}
+
+
+def _absent(module: AnsibleModule) -> dict[str, t.Any]:
+    from turbokube.load.remove import remove
+
+    wish = module.params
+    left = asyncio.run(remove(target_of(wish), wish["run"], wish["timeout"], check=module.check_mode))
+    if not module.check_mode and (left["namespaces"] or left.get("pods")):
+        module.fail_json(
+            msg=f"{left['namespaces']} namespaces of run {wish['run']} are not gone after {wish['timeout']} s; "
+            "their pods end only while the fleet runs",
+            **left,
+        )
+    return {"changed": left["deleted"] > 0, **left}
+
+
+def _spec(wish: dict[str, t.Any]) -> dict[str, t.Any]:
+    return {name: wish[name] for name in ("profile", "scrape_interval", "extra_components")}
+
+
+def _client(wish: dict[str, t.Any]) -> t.Any:
+    from turbokube.agent.client import AgentClient
+
+    return AgentClient(Path(wish["state_dir"]), Path(wish["bundle"]), wish["controller"])
+
+
+if __name__ == "__main__":
+    main()
