@@ -14,7 +14,7 @@ or make one of your own, with other variables or more members:
         plane.state                      # the run's state folder: kubeconfigs/*.conf, log/*.log, ports.json
         plane.kubectl("get", "nodes")    # as admin; returns what it writes
 
-Keywords but `etcd`, `apiservers` and `state` are variables of the roles etcd, control_plane and scheduler (scheduler_extra=4).
+Keywords but `etcd`, `apiservers` and `state` are variables of the roles etcd, control_plane and scheduler.
 Binaries come from the folder TURBOKUBE_BINARIES or, without it, from the cache that role kube_binaries fills.
 
 From a shell, for work by hand: prints the path of target.json, keeps the control plane until Enter or SIGTERM:
@@ -153,6 +153,7 @@ def _play(group: str, role: str) -> dict[str, Any]:
         "name": f"Apply {role}",
         "hosts": group,
         "gather_facts": False,
+        "any_errors_fatal": True,
         "roles": [{"role": f"turbokube.scale.{role}"}],
     }
 
@@ -161,7 +162,9 @@ def _recap(output: str) -> dict[str, dict[str, int]]:
     """The counts that ansible-playbook ends with: "host : ok=1 changed=0 …"."""
     lines = output.partition("PLAY RECAP")[2].splitlines()[1:]
     pairs = {line.partition(":")[0].strip(): line.partition(":")[2].split() for line in lines if ":" in line}
-    return {host: {word.partition("=")[0]: int(word.partition("=")[2]) for word in words} for host, words in pairs.items()}
+    return {
+        host: {word.partition("=")[0]: int(word.partition("=")[2]) for word in words} for host, words in pairs.items()
+    }
 
 
 def main() -> None:

@@ -63,7 +63,7 @@ class Program:
         where = [f"cd {shlex.quote(self.directory)}"] if self.directory else []
         command = " \\\n  ".join(shlex.quote(word) for word in self.command)
         log = f'>>"$TURBOKUBE_STATE"/log/{self.name}.log 2>&1'
-        return "\n".join(["set -e", *exports, *where, f"exec {command} \\\n  {log}", ""])
+        return "\n".join(["set -e", "umask 077", *exports, *where, f"exec {command} \\\n  {log}", ""])
 
     def section(self) -> str:
         """Its part of supervisord's configuration."""
@@ -131,14 +131,13 @@ class Supervisor:
             return ""
 
     def info(self, name: str) -> dict[str, Any]:
-        """pid (0: does not run), state (supervisord's word), exit_status, start (UNIX seconds)."""
-        found = {"statename": "UNKNOWN", "pid": 0, "exitstatus": 0, "start": 0}
+        """pid (0: does not run), state (supervisord's word), start (UNIX seconds)."""
+        found = {"statename": "UNKNOWN", "pid": 0, "start": 0}
         with contextlib.suppress(OSError), self._proxy() as proxy, _tolerated("BAD_NAME"):
             found = proxy.getProcessInfo(name)
         return {
             "pid": found["pid"],
             "state": found["statename"],
-            "exit_status": found["exitstatus"],
             "start": found["start"],
         }
 
@@ -154,7 +153,7 @@ class Supervisor:
             now = self.info(name)
             if now["state"] in _ENDED or now["start"] != first["start"]:
                 self._halt(name)
-                raise ProcessFailed(self._obituary(name, now["exit_status"]))
+                raise ProcessFailed(self._obituary(name))
             # without a health to ask for, one that survived its first second is taken for started
             if not why and (health or now["state"] == "RUNNING"):
                 return
@@ -173,10 +172,10 @@ class Supervisor:
         with self._proxy() as proxy, _tolerated("NOT_RUNNING"):
             proxy.stopProcess(name)
 
-    def _obituary(self, name: str, status: int) -> str:
+    def _obituary(self, name: str) -> str:
         lines = process.tail(self.state / "log" / f"{name}.log", 40).splitlines()
         words = next((line for line in reversed(lines) if _WORDS.search(line)), lines[-1] if lines else "no word")
-        return f"{name} ended with status {status}: {words.strip()}\n{self._last(name)}"
+        return f"{name} ended: {words.strip()}\n{self._last(name)}"
 
     def _last(self, name: str) -> str:
         log = self.state / "log" / f"{name}.log"

@@ -1,0 +1,27 @@
+"""One real control plane for all tests of a session that name it: one etcd, one API server, loopback."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration.control_plane import NAMES, ControlPlane, binaries, control_plane
+
+
+@pytest.fixture(scope="session")
+def plane() -> Iterator[ControlPlane]:
+    """A control plane with one extra scheduler; what a test makes in it, it removes."""
+    if missing := sorted(set(NAMES) - {"kine"} - set(binaries())):
+        pytest.fail(
+            f"no {', '.join(missing)}: `make binaries` gets them, TURBOKUBE_BINARIES names a folder that has them"
+        )
+    with control_plane(scheduler_extra=1, control_plane_controller_manager_env={"GOGC": "150"}) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def target(plane: ControlPlane) -> Path:
+    """Path of the control plane's target.json."""
+    return plane.target
