@@ -20,6 +20,7 @@ from bench.coefficients import fit
 from tests.integration.control_plane import control_plane
 from turbokube.agent.client import AgentClient
 from turbokube.api.target import Component, Target, load_target
+from turbokube.bundle.writer import FILE
 from turbokube.load.phase import Phase
 from turbokube.predict import coefficients
 from turbokube.profile.schema import Profile, validate
@@ -126,7 +127,7 @@ def main() -> None:
     options = parser.parse_args()
     settings = {"namespaces": options.namespaces, "deployments_per_namespace": options.deployments}
     profile = validate({f"turbokube_{name}": value for name, value in {**settings, "profile": RUN}.items()})
-    if options.bundle.exists():
+    if (options.bundle / FILE).exists():  # of the last time
         shutil.rmtree(options.bundle)
     measure(options.bundle, profile, options.idle)
     found = fit.fit([fit.read(options.bundle)], coefficients.load(), "python -m bench.coefficients.measure")
