@@ -134,12 +134,10 @@ class Metrics:
         found: dict[str, list[tuple[float, float]]] = {}
         for row in self._reader.query("SELECT component, time FROM scrapes WHERE NOT ok"):
             found.setdefault(row["component"], []).append((row["time"], row["time"]))
-        for gap in self._reader.query(
-            "SELECT started, COALESCE(ended, 9e12) AS ended, what, detail FROM interruptions"
-        ):
-            words = f"{gap['what']} {gap['detail']}"
-            name = next((name for name in self.kinds if name in words), "")
-            found.setdefault(name, []).append((gap["started"], gap["ended"]))
+        for gap in self._reader.query("SELECT started, COALESCE(ended, 9e12) AS ended, what FROM interruptions"):
+            if gap["what"] in self.kinds:
+                name = "" if gap["what"] == "agent" else gap["what"]  # without the agent nobody looked at anything
+                found.setdefault(name, []).append((gap["started"], gap["ended"]))
         return found
 
     def whole(self, component: str, since: float, time: float) -> bool:
@@ -149,39 +147,37 @@ class Metrics:
         breaks = self._breaks.get(component, []) + self._breaks.get("", [])
         return not any(begin < time and end > since for begin, end in breaks)
 
-    def covered(self, component: str, grid: Grid) -> list[bool]:
-        """Per cell of the grid, whether scrapes without a gap span at least half of it."""
+    def covered(self, component: str, grid: Grid) -> list[float]:
+        """Seconds of each cell that lie between scrapes without a gap; 0 where it is less than half of the cell."""
         seen = [0.0] * grid.count
         times = self.scrapes.get(component, [])
         for since, time in itertools.pairwise(times):
             if self.whole(component, since, time):
                 _spread(seen, grid, since, time, time - since)
-        return [part >= grid.step / 2 for part in seen]
+        return [part if part >= grid.step / 2 else 0.0 for part in seen]
 
     def rates(self, metric: str, key: Callable[[Series], K | None], grid: Grid) -> dict[K, Line]:
         """What series of the same key rise by per second, over the grid. Key None leaves a series out."""
-        sums: dict[K, list[float]] = {}
-        members: dict[K, set[str]] = {}
+        sums: dict[tuple[K, str], list[float]] = {}
         for series in self.series(metric).values():
             if (name := key(series)) is not None:
-                members.setdefault(name, set()).add(series.component)
-                sums.setdefault(name, [0.0] * grid.count)
+                sums.setdefault((name, series.component), [0.0] * grid.count)
         for rise in self.rises(metric):
-            name = key(rise.series)
-            if name is not None and self.whole(rise.series.component, rise.since, rise.time):
-                _spread(sums[name], grid, rise.since, rise.time, rise.amount)
-        covers = {component: self.covered(component, grid) for component in set().union(*members.values())}
-        return {
-            name: [
-                total / grid.step if any(covers[component][cell] for component in members[name]) else None
-                for cell, total in enumerate(totals)
-            ]
-            for name, totals in sums.items()
-        }
+            name, component = key(rise.series), rise.series.component
+            if name is not None and self.whole(component, rise.since, rise.time):
+                _spread(sums[name, component], grid, rise.since, rise.time, rise.amount)
+        covers = {component: self.covered(component, grid) for _, component in sums}
+        lines: dict[K, Line] = {}
+        for (name, component), totals in sums.items():
+            line = lines.setdefault(name, [None] * grid.count)
+            for cell, seconds in enumerate(covers[component]):
+                if seconds:
+                    line[cell] = (line[cell] or 0.0) + totals[cell] / seconds
+        return lines
 
     def levels(self, metric: str, key: Callable[[Series], K | None], grid: Grid) -> dict[K, Line]:
         """Where gauges stood at each cell's end, summed over series of the same key."""
-        covers: dict[str, list[bool]] = {}
+        covers: dict[str, list[float]] = {}
         histories: dict[int, tuple[Series, list[float], list[float]]] = {}
         for series, time, value in self.samples(metric):
             _, times, values = histories.setdefault(id(series), (series, [], []))

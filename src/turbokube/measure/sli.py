@@ -40,6 +40,8 @@ _VIRTUAL = frozenset(
 LEASE_WINDOW_S = 60.0
 ELECTION_RENEWALS_S = 1 / 2.0
 IDENTITY_RENEWALS_S = 1 / 10.0
+# What of the interruptions is not the target: the agent writes its own, and components by their names.
+_OURS = frozenset(("agent", "fleet", "phase", "unattended"))
 QUANTILES = (0.5, 0.9, 0.99)
 
 # When a pod was created, scheduled and running: as the watch saw it; by the object's own times where it was listed.
@@ -176,7 +178,7 @@ def interruptions(reader: Reader) -> tuple[Interruption, ...]:
 
 
 def is_ours(what: str) -> bool:
-    """Whether an interruption is of the measurement (agent, observer, scraper, a pause), not of the target."""
+    """Whether an interruption is of the measurement (the agent, the fleet, a pause), not of the target."""
     return (
         what.split()[0].rstrip(":") in ("agent", "observer", "scraper", "unattended", "pause", "fleet")
         if what
@@ -271,7 +273,7 @@ def _owners(reader: Reader) -> None:
 
 
 def pods(reader: Reader) -> Pods:
-    """Counts of pods against the ledger."""
+    """Counts of pods against the ledger. Leaves the table owners, which `startups` joins."""
     _owners(reader)
     planned, due = reader.query(
         "SELECT COALESCE(SUM(replicas), 0), COALESCE(SUM(CASE WHEN intended IS NOT NULL THEN replicas END), 0)"
@@ -288,9 +290,8 @@ def pods(reader: Reader) -> Pods:
     return Pods(planned, due, row[0], row[1], row[2], row[3], surplus)
 
 
-def startups(reader: Reader) -> tuple[Startup, ...]:
+def startups(reader: Reader, counted: Pods) -> tuple[Startup, ...]:
     """Pod startup by three clocks; a pod seen only through a list has no moment and is left out of two of them."""
-    counted = pods(reader)
     never = max(0, counted.intended - counted.running)
     live = "running_seen IS NOT NULL AND NOT COALESCE(listed, 0)"
     unseen = reader.query("SELECT COUNT(*) FROM pods WHERE running_seen IS NOT NULL AND COALESCE(listed, 0)")[0][0]
@@ -358,8 +359,8 @@ def lease_ratios(reader: Reader, metrics: Metrics, interval: float) -> tuple[Lea
     """Renewals made ÷ renewals due (nodes / interval per second), by the fleet's counter and by the API servers'."""
     spans = _steady(reader, interval)
     fleet = _rises(metrics, "turbokube_fleet_lease_renewals_total", lambda series: True)
-    served = _rises(metrics, "apiserver_request_total", _is_lease_put)
-    others = _other_renewals(metrics)
+    served = _rises(metrics, "apiserver_request_total", is_lease_put)
+    others = other_renewals(metrics)
     found = []
     for source, kind, rises, aside in (("fleet", "fleet", fleet, 0.0), ("apiserver", "kube-apiserver", served, others)):
         times = sorted(t for name, what in metrics.kinds.items() if what == kind for t in metrics.scrapes.get(name, []))
@@ -373,12 +374,13 @@ def oldest_renewal(metrics: Metrics) -> float | None:
     return max((value for _, _, value in metrics.samples("turbokube_fleet_lease_oldest_renewal_seconds")), default=None)
 
 
-def _is_lease_put(series: Series) -> bool:
+def is_lease_put(series: Series) -> bool:
+    """Whether a series counts lease renewals that were accepted."""
     labels = series.labels
     return labels.get("resource") == "leases" and labels.get("verb") == "PUT" and labels.get("code", "200")[0] == "2"
 
 
-def _other_renewals(metrics: Metrics) -> float:
+def other_renewals(metrics: Metrics) -> float:
     """Lease PUTs per second that no vnode sends: leader elections and the API servers' own."""
     kinds = list(metrics.kinds.values())
     leading = (series for series, _, value in metrics.samples("leader_election_master_status") if value > 0)

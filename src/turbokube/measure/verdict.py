@@ -90,14 +90,15 @@ def lease_interval(meta: Mapping[str, Any]) -> float:
 def gather(reader: Reader, metrics: Metrics, limits: Limits) -> Facts:
     """Read all indicators from a bundle."""
     meta = reader.meta()
+    counted = sli.pods(reader)
     phases = tuple(dict(row) for row in reader.query("SELECT * FROM phases ORDER BY started"))
     return Facts(
         meta=meta,
         phases=phases,
-        pods=sli.pods(reader),
+        pods=counted,
         nodes=sli.nodes(reader),
         api=sli.api_latency(metrics, limits["api_call"]),
-        startups=sli.startups(reader),
+        startups=sli.startups(reader, counted),
         throughput=sli.throughput(reader),
         leases=sli.lease_ratios(reader, metrics, lease_interval(meta)),
         oldest_renewal=sli.oldest_renewal(metrics),

@@ -1,0 +1,317 @@
+"""The numbers of a report, as report.json has them. Its keys stay: `schema` counts when one changes its meaning."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from typing import Any
+
+from turbokube.bundle.reader import Reader
+from turbokube.measure import sli
+from turbokube.measure.series import Metrics, quantile_interval
+from turbokube.measure.verdict import (
+    Facts,
+    Verdict,
+    clock,
+    gather,
+    interval_words,
+    judge,
+    load_limits,
+    seconds_words,
+    span,
+)
+
+from .plots import CONTROL_PLANE, Plots, short
+
+SCHEMA = 1
+
+
+def build(reader: Reader) -> dict[str, Any]:
+    """Everything that a report tells about a bundle; JSON has no infinity, so `never` and null stand for it."""
+    limits = load_limits()
+    metrics = Metrics(reader)
+    facts = gather(reader, metrics, limits)
+    verdict = judge(facts, limits)
+    begin, end = _span(reader, facts)
+    plots = Plots(reader, metrics, facts, (begin, end)).all()
+    processes = _processes(metrics, begin, end)
+    found = {
+        "schema": SCHEMA,
+        "run": facts.meta.get("run", ""),
+        "verdict": verdict.word,
+        "reasons": verdict.reasons,
+        "headline": _headline(facts, verdict),
+        "conditions": _conditions(facts, processes),
+        "slo": {key: limits[key] for key in ("name", "dated", "source")},
+        "limits": [dataclasses.asdict(limit) for limit in verdict.limits],
+        "pods": dataclasses.asdict(facts.pods),
+        "nodes": dataclasses.asdict(facts.nodes) if facts.nodes else None,
+        "throughput": dataclasses.asdict(facts.throughput),
+        "startup": [_startup(start) for start in facts.startups],
+        "api": _api(facts),
+        "leases": [_lease(ratio) for ratio in facts.leases],
+        "scheduler": _scheduler(metrics),
+        "processes": processes,
+        "lag": {who: {"n": n, "p99": p99, "max": most} for who, (n, p99, most) in sorted(facts.lags.items())},
+        "counts": _counts(facts),
+        "scrapes": _scrapes(reader),
+        "interruptions": [_interruption(gap, end) for gap in facts.interruptions],
+        "phases": facts.phases,
+        "profile": facts.meta.get("profile") or {},
+        "begin": begin,
+        "end": end,
+        "bands": _bands(facts, begin, end),
+        "plots": [plot.data(begin) for plot in plots],
+    }
+    return {key: _finite(value) for key, value in found.items()}
+
+
+def _finite(value: Any) -> Any:
+    """Infinity becomes None, tuples lists; floats keep microseconds."""
+    if isinstance(value, float):
+        return round(value, 6) if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    return [_finite(each) for each in value] if isinstance(value, list | tuple) else value
+
+
+def _span(reader: Reader, facts: Facts) -> tuple[float, float]:
+    """The time that the plots cover: all that was recorded."""
+    row = reader.query(
+        "SELECT MIN(t), MAX(t) FROM (SELECT MIN(time) AS t FROM scrapes UNION ALL SELECT MAX(time) FROM scrapes"
+        " UNION ALL SELECT MIN(created) FROM pods UNION ALL SELECT MAX(running_seen) FROM pods"
+        " UNION ALL SELECT MIN(started) FROM phases UNION ALL SELECT MAX(ended) FROM phases)"
+    )[0]
+    return (row[0] or 0.0, max(row[1] or 0.0, (row[0] or 0.0) + 1.0))
+
+
+def _headline(facts: Facts, verdict: Verdict) -> list[dict[str, str]]:
+    """What stands on top, each number with its condition."""
+    pods, load = facts.pods, facts.throughput
+    outcomes = {limit.name: limit for limit in verdict.limits}
+    tiles = [
+        ("Pods running", f"{pods.running:,} of {pods.planned:,}", f"{pods.lost:,} lost, {pods.restarted:,} restarted")
+    ]
+    if facts.nodes:
+        nodes = facts.nodes
+        tiles.append(("Nodes Ready", f"{nodes.ready:,} of {nodes.total:,}", f"NotReady {nodes.notready:,} times"))
+    if load.average is not None and load.begin is not None and load.end is not None:
+        took = f"{load.end - load.begin:,.0f} s from first created to last running"
+        tiles.append(("Pods per second", f"{load.average:.1f}", f"{took}; best {load.window:g} s: {load.peak:.0f}"))
+    if facts.startups and facts.startups[0].n:
+        start = facts.startups[0]
+        p50 = seconds_words(start.percentiles["p50"])
+        tiles.append(
+            (
+                "Pod startup p99",
+                seconds_words(start.percentiles["p99"]),
+                f"p50 {p50}, n {start.n:,}, intended → seen running",
+            )
+        )
+    for ratio in facts.leases[:1]:
+        if ratio.overall is not None:
+            worst = f"worst 60 s {ratio.worst[2]:.3f}" if ratio.worst else "no whole 60 s"
+            tiles.append(("Leases renewed", f"{100 * ratio.overall:.1f} %", f"of those due; {worst}"))
+    api = [limit for name, limit in outcomes.items() if name.startswith("api-") and limit.role == "gate"]
+    if api:
+        held = sum(limit.outcome == "pass" for limit in api)
+        tiles.append(
+            ("API call SLO", f"{held} of {len(api)} held", "series with n ≥ 300, ≤ 1 % of calls over 1 s or 30 s")
+        )
+    return [{"title": title, "value": value, "note": note} for title, value, note in tiles]
+
+
+def _conditions(facts: Facts, processes: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    """Under what the numbers hold."""
+    meta = facts.meta
+    profile, target, hardware = (meta.get(key) or {} for key in ("profile", "target", "hardware"))
+    machine = (
+        [f"{hardware['cores']} cores", f"{hardware['memory_bytes'] / 2**30:.0f} GiB"] if "cores" in hardware else []
+    )
+    machine += [str(hardware[key]) for key in ("cpu_model", "kernel") if hardware.get(key)]
+    rows = [
+        ("Versions", _words(meta.get("versions"))),
+        ("Control plane", _words({key: value for key, value in target.items() if key != "flags"})),
+        ("Flags set by the profile", _words(target.get("flags")) or "none"),
+        ("Client QPS and burst", _pair(profile, "client_qps", "client_burst")),
+        ("Fidelity of the vnodes", str(meta.get("fidelity") or "")),
+        ("Engine", str(meta.get("engine") or "")),
+        ("Load", _load(profile, facts)),
+        ("Objects", _objects(profile)),
+        ("Lease", f"every {facts.lease_interval:g} s, lasts {profile.get('turbokube_lease_duration_s', 40)} s"),
+        ("Machine", ", ".join(machine)),
+        ("Our own load", _own(processes)),
+        ("Our own lag", "; ".join(f"{who} p99 {p99:.3g} s, max {most:.3g} s" for who, (_, p99, most) in lags)),
+        ("API latency metric", facts.api.metric or "none"),
+        ("Windows", _windows(facts)),
+        ("Started", _when(meta.get("started"))),
+    ]  # fmt: skip
+    return [(name, words) for name, words in rows if words]
+
+
+def _when(moment: float | None) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(moment)) if moment else ""
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(
+            f"{key} {_words(each)}" for key, each in sorted(value.items()) if each not in (None, "", {}, [])
+        )
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value if value is not None else "")
+
+
+def _pair(profile: dict[str, Any], *names: str) -> str:
+    found = [str(profile[f"turbokube_{name}"]) for name in names if f"turbokube_{name}" in profile]
+    return " / ".join(found) + " for scheduler and controller manager" if found else ""
+
+
+def _load(profile: dict[str, Any], facts: Facts) -> str:
+    rate = profile.get("turbokube_rate") or 0
+    pace = (
+        f"{rate:g} deployments/s"
+        if rate
+        else f"{profile.get('turbokube_concurrency', '?')} namespaces at a time (closed loop)"
+    )
+    kinds = ", ".join(str(phase["name"]) for phase in facts.phases)
+    return f"phases {kinds}; {pace}; placement {profile.get('turbokube_placement', 'namespace')}"
+
+
+def _objects(profile: dict[str, Any]) -> str:
+    names = ("namespaces", "vnodes_per_namespace", "deployments_per_namespace", "replicas")
+    sizes = [
+        f"{profile[f'turbokube_{name}']} {name.replace('_', ' ')}" for name in names if f"turbokube_{name}" in profile
+    ]
+    template = profile.get("turbokube_template") or "the built-in deployment"
+    token = "with" if profile.get("turbokube_automount_token", True) else "without"
+    return f"{', '.join(sizes)}; template: {template}, {token} ServiceAccount token"
+
+
+def _own(processes: list[dict[str, Any]]) -> str:
+    ours = [row for row in processes if row["component"] in ("fleet", "agent")]
+    return "; ".join(
+        f"{row['component']} {row['cores']:.2f} cores, {row['memory_bytes'] / 2**20:.0f} MiB" for row in ours
+    )
+
+
+def _windows(facts: Facts) -> str:
+    spans = facts.api.windows
+    if len(spans) == 1:
+        return f"the run is shorter than 5 minutes: one window of {spans[0][1] - spans[0][0]:.0f} s"
+    return f"{len(spans)} windows of 5 minutes; a run is no cluster-day, so each is told as met or not" if spans else ""
+
+
+def _startup(start: sli.Startup) -> dict[str, Any]:
+    return {
+        "clock": start.clock,
+        "n": start.n,
+        "never": start.never,
+        "unseen": start.unseen,
+        "percentiles": start.percentiles,
+        "words": {name: seconds_words(value) for name, value in start.percentiles.items()},
+    }
+
+
+def _api(facts: Facts) -> dict[str, Any]:
+    def calls(each: sli.Calls) -> dict[str, Any]:
+        return {
+            "begin": each.begin, "end": each.end, "n": each.n, "within": each.within, "share": each.share,
+            "p99": each.p99, "p99_words": interval_words(each.p99),
+        }  # fmt: skip
+
+    series = [
+        {
+            "resource": each.resource, "kind": each.kind, "limit": each.limit, "whole": calls(each.whole),
+            "windows": [calls(window) for window in each.windows],
+        }
+        for each in facts.api.series if each.whole.n
+    ]  # fmt: skip
+    series.sort(key=lambda row: -row["whole"]["n"])
+    return {"metric": facts.api.metric, "windows": facts.api.windows, "series": series}
+
+
+def _lease(ratio: sli.LeaseRatio) -> dict[str, Any]:
+    worst = ratio.worst
+    words = f"{worst[2]:.3f} at {clock(worst[0])} UTC" if worst else "–"
+    return {
+        "source": ratio.source,
+        "overall": ratio.overall,
+        "seconds": ratio.seconds,
+        "worst": worst,
+        "worst_words": words,
+    }
+
+
+def _scheduler(metrics: Metrics) -> dict[str, Any]:
+    attempts: dict[str, float] = {}
+    for rise in metrics.rises("scheduler_schedule_attempts_total"):
+        result = rise.series.labels.get("result", "")
+        attempts[result] = attempts.get(result, 0.0) + rise.amount
+    found: dict[str, Any] = {"attempts": attempts, "latency": []}
+    for title, metric in (
+        ("pod in the queue → bound", "scheduler_pod_scheduling_sli_duration_seconds"),
+        ("choosing a node", "scheduler_scheduling_algorithm_duration_seconds"),
+    ):
+        for buckets in metrics.histogram(metric, lambda series: "").values():
+            words = {f"p{q * 100:g}": interval_words(quantile_interval(buckets, q)) for q in (0.5, 0.99)}
+            found["latency"].append({"title": title, "n": buckets.get(math.inf, 0.0), **words})
+    return found
+
+
+def _processes(metrics: Metrics, begin: float, end: float) -> list[dict[str, Any]]:
+    """CPU-seconds, mean cores and greatest memory per process: the control plane first, then ours."""
+    rows: dict[str, dict[str, Any]] = {}
+    for name, kind in metrics.kinds.items():
+        rows[name] = {"component": name, "kind": kind, "cpu_seconds": 0.0, "memory_bytes": 0.0}
+    for rise in metrics.rises("process_cpu_seconds_total"):
+        rows[rise.series.component]["cpu_seconds"] += rise.amount
+    for series, _, value in metrics.samples("process_resident_memory_bytes"):
+        row = rows[series.component]
+        row["memory_bytes"] = max(row["memory_bytes"], value)
+    for row in rows.values():
+        row["cores"] = row["cpu_seconds"] / (end - begin)
+    return sorted(rows.values(), key=lambda row: (row["kind"] not in CONTROL_PLANE, -row["cpu_seconds"]))
+
+
+def _counts(facts: Facts) -> list[dict[str, Any]]:
+    resources = sorted({resource for _, resource in facts.counts})
+    return [
+        {"resource": name, **{source: facts.counts.get((source, name)) for source in ("store", "api", "observer")}}
+        for name in resources
+    ]
+
+
+def _scrapes(reader: Reader) -> list[dict[str, Any]]:
+    sql = (
+        "SELECT component, COUNT(*) AS total, COALESCE(SUM(ok), 0) AS ok, MAX(duration) AS slowest FROM scrapes"
+        " GROUP BY component ORDER BY component"
+    )
+    return [dict(row) for row in reader.query(sql)]
+
+
+def _interruption(gap: sli.Interruption, end: float) -> dict[str, Any]:
+    return {
+        "started": gap.started, "ended": min(gap.ended, end), "what": gap.what, "detail": gap.detail, "ours": gap.ours,
+        "words": span(gap),
+    }  # fmt: skip
+
+
+def _bands(facts: Facts, begin: float, end: float) -> list[dict[str, Any]]:
+    """Phases and interruptions as spans of time that every time plot marks."""
+    bands = [
+        {"kind": "phase", "label": phase["name"], "from": short(phase["started"] - begin),
+         "to": short((phase["ended"] or end) - begin)}
+        for phase in facts.phases if phase["started"]
+    ]  # fmt: skip
+    for gap in facts.interruptions:
+        kind = "ours" if gap.ours else "outage"
+        bands.append(
+            {
+                "kind": kind,
+                "label": gap.what,
+                "from": short(gap.started - begin),
+                "to": short(min(gap.ended, end) - begin),
+            }
+        )
+    return bands
