@@ -74,12 +74,13 @@ class ListWatch(Generic[T]):
     async def events(self) -> AsyncIterator[Event[T]]:
         """Events for ever. Unreachable servers are tried again; a 4xx other than 410 and 429 ends it as ApiError."""
         decoder = msgspec.json.Decoder(_Event[self.type])  # type: ignore[name-defined]
-        pause = 0.1
+        pause, accepted = 0.1, bool(self.resource_version)
         while True:
             try:
                 if not self.resource_version:
                     async for event in self._list():
                         yield event
+                    accepted = True
                     yield Event(_SYNCED)
                 async for line in self.transport.stream(self._watch_path()):
                     kind = _between(line, b'{"type":"')
@@ -96,7 +97,7 @@ class ListWatch(Generic[T]):
                 if error.status in (410, 504):
                     self.resource_version = ""
                     self.relists += 1
-                elif error.status < 500 and error.status != 429:
+                elif error.status < 500 and error.status != 429 and not (accepted and error.status in (401, 403)):
                     raise
                 pause = max(pause, error.retry_after)
             self.restarts += 1

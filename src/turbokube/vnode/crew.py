@@ -16,8 +16,11 @@ log = logging.getLogger(__name__)
 
 
 def transient(error: ApiError) -> bool:
-    """Whether the same request may succeed later: a lost race, throttled, or the server's own trouble."""
-    return error.status in (409, 429) or error.status >= 500
+    """Whether the same request may succeed later: a lost race, throttled, or the server's own trouble.
+
+    401 and 403 too: an API server that has just started answers before it knows who may do what.
+    """
+    return error.status in (401, 403, 409, 429) or error.status >= 500
 
 
 class Crew:
@@ -68,8 +71,9 @@ class Crew:
             except Unreachable:
                 pass
             except ApiError as error:
-                if not transient(error):
+                if error.status not in (409, 429) and pause == _FIRST_PAUSE:
                     log.warning("%s: %s", getattr(job, "__name__", "job"), error)
+                if not transient(error):
                     return
                 least = error.retry_after
             await asyncio.sleep(max(least, pause * random.uniform(0.5, 1.0)))

@@ -138,7 +138,8 @@ class Pods:
 
     async def _tell(self, event: bytes, namespace: str) -> None:
         answer = await self._client.call("create", "events", "POST", f"/api/v1/namespaces/{namespace}/events", event)
-        if answer.status not in (403, 404, 409):  # the namespace is going, or it is told already
+        going = answer.status == 404 or (answer.status == 403 and b"being terminated" in answer.body)
+        if not going and answer.status != 409:  # 409: told already
             answer.checked()
 
     # book-keeping

@@ -84,12 +84,12 @@ def test_a_lease_that_is_gone_is_made_anew():
 
 def test_a_refusal_is_counted_and_the_next_turn_tries_again():
     server = Server()
-    server.trouble = [Response(403, b'{"reason":"Forbidden","message":"no"}')]
+    server.trouble = [Response(422, b'{"reason":"Invalid","message":"no"}')]
 
     async def run() -> None:
         renewals, _, counts, vnode = scene(server)
         vnode.queued = True
-        with pytest.raises(ApiError, match="403 Forbidden"):
+        with pytest.raises(ApiError, match="422 Invalid"):
             await renewals.renew(vnode, time.monotonic())
         assert (counts.renewal_errors, counts.renewals, vnode.queued) == (1, 0, False)
 

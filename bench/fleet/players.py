@@ -1,0 +1,181 @@
+"""The two that are compared: how each is started, and how its nodes come to be."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import platform
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, Protocol
+
+from turbokube.api.http1 import Http1
+from turbokube.api.target import Target
+from turbokube.vnode import fleet
+from turbokube.vnode.spec import Spec
+
+KWOK_VERSION = "0.8.0"
+_HERE = Path(__file__).resolve().parent
+_STAGES = ("node/fast", "node/heartbeat-with-lease", "pod/fast")  # as kwokctl has them when leases are on
+_RUN = "benchfleet"
+
+
+class Player(Protocol):
+    """One that makes nodes and runs their pods."""
+
+    name: str
+
+    def start(self, nodes: int) -> int:
+        """Begin; returns the pid of the process that is measured."""
+        ...
+
+    def stop(self) -> None:
+        """End the process."""
+        ...
+
+
+class TurboKube:
+    """This project's engine, with the settings of a fleet of the 1k profile."""
+
+    name = "turbokube"
+
+    def __init__(self, target: Target, folder: Path) -> None:
+        self._target = target
+        self._state = folder / "turbokube"
+        self._spec = Spec(run=_RUN, count=0, placement="cluster", cpu="32", pods=110)
+
+    def start(self, nodes: int) -> int:
+        self._state.mkdir(mode=0o700, exist_ok=True)
+        spec = Spec(**{**{f: getattr(self._spec, f) for f in Spec.__struct_fields__}, "count": nodes})
+        result = fleet.present(lambda: self._target, self._state, spec, wait=False)
+        assert result.pid is not None
+        return result.pid
+
+    def stop(self) -> None:
+        fleet.absent(self._target, self._state, self._spec)
+
+
+class Kwok:
+    """KWOK with leases on; its nodes are objects that its user creates, so that is done here."""
+
+    name = "kwok"
+
+    def __init__(self, target: Target, folder: Path, binary: Path, stages: Path) -> None:
+        self._target = target
+        self._folder = folder
+        self._binary = binary
+        self._stages = stages
+        self._process: subprocess.Popen[bytes] | None = None
+        self._nodes = 0
+
+    def start(self, nodes: int) -> int:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        with open(self._folder / "kwok.log", "ab") as log:
+            self._process = subprocess.Popen(
+                [
+                    str(self._binary),
+                    f"--kubeconfig={self._target.kubeconfigs['admin']}",
+                    "--manage-all-nodes=false",
+                    "--manage-nodes-with-annotation-selector=kwok.x-k8s.io/node=fake",
+                    "--node-lease-duration-seconds=40",
+                    f"--config={self._stages}",
+                    f"--server-address=127.0.0.1:{port}",
+                    "--cidr=10.0.0.1/16",
+                    "--node-ip=172.16.0.1",
+                ],
+                stdout=log,
+                stderr=log,
+                cwd=self._folder,
+                env={**os.environ, "HOME": str(self._folder)},
+            )
+        self._nodes = nodes
+        asyncio.run(self._each("POST", nodes))
+        return self._process.pid
+
+    def stop(self) -> None:
+        if self._process is not None:
+            asyncio.run(self._each("DELETE", self._nodes))
+            self._process.terminate()
+            self._process.wait(30)
+
+    async def _each(self, method: str, nodes: int) -> None:
+        """Create or delete the nodes over as many connections as the other player has."""
+        credential = self._target.credential("admin")
+        transport = Http1(credential, self._target.addresses(credential), size=8)
+        turns = iter(range(nodes))
+
+        async def work() -> None:
+            for index in turns:
+                name = f"kwok-{index:05d}"
+                if method == "POST":
+                    (await transport.request("POST", "/api/v1/nodes", json.dumps(_node(name)).encode())).checked()
+                else:
+                    await transport.request("DELETE", f"/api/v1/nodes/{name}")
+
+        try:
+            await asyncio.gather(*(work() for _ in range(8)))
+        finally:
+            await transport.close()
+
+
+def _node(name: str) -> dict[str, Any]:
+    capacity = {"cpu": "32", "memory": "64Gi", "pods": "110"}
+    return {
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {
+            "name": name,
+            "annotations": {"kwok.x-k8s.io/node": "fake", "node.alpha.kubernetes.io/ttl": "0"},
+            "labels": {"kubernetes.io/hostname": name, "kubernetes.io/role": "agent", "type": "virtual-kubelet"},
+        },
+        "spec": {"taints": [{"key": "turbokube.io/vnode", "value": "true", "effect": "NoSchedule"}]},
+        "status": {"capacity": capacity, "allocatable": capacity},
+    }
+
+
+def kwok_binary(given: str) -> Path:
+    """The path given, or with `auto` the one in the binary cache, built there from the pinned module if need be."""
+    if given != "auto":
+        return Path(given)
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "turbokube"
+    machine = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
+    folder = Path(os.environ.get("TURBOKUBE_CACHE") or home) / "bin" / f"linux-{machine}" / f"kwok-{KWOK_VERSION}"
+    binary = folder / "kwok"
+    if not binary.exists():
+        print(f"building kwok {KWOK_VERSION}: about two minutes", file=sys.stderr)
+        folder.mkdir(parents=True, exist_ok=True)
+        part = folder / f".kwok.{os.getpid()}.{time.monotonic_ns()}.part"
+        _go("build", "-mod=readonly", "-trimpath", "-ldflags=-s -w", f"-o={part}", "sigs.k8s.io/kwok/cmd/kwok")
+        part.replace(binary)
+    return binary
+
+
+def kwok_stages(folder: Path) -> Path:
+    """KWOK's own stages, out of its module, as one file for its --config."""
+    module = Path(_go("list", "-mod=readonly", "-m", "-f={{.Dir}}", "sigs.k8s.io/kwok").strip())
+    files = [
+        file
+        for stage in _STAGES
+        for file in sorted((module / "kustomize/stage" / stage).glob("*.yaml"))
+        if file.name != "kustomization.yaml"
+    ]
+    config = folder / "stages.yaml"
+    config.write_text("\n---\n".join(file.read_text() for file in files))
+    return config
+
+
+def _go(*arguments: str) -> str:
+    go = shutil.which("go")
+    if go is None:
+        sys.exit("--kwok auto and KWOK's stages need Go in PATH, and there is none")
+    environment = {**os.environ, "CGO_ENABLED": "0"}
+    _ = subprocess.run([go, "mod", "download", "sigs.k8s.io/kwok"], cwd=_HERE / "kwok", env=environment, check=True)
+    done = subprocess.run([go, *arguments], cwd=_HERE / "kwok", env=environment, stdout=subprocess.PIPE, check=True)
+    return done.stdout.decode()
