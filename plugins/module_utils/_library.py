@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import sys
 import traceback
 import typing as t
@@ -15,7 +16,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 _MISSING = None
 try:
-    import turbokube.api  # noqa: F401
+    importlib.import_module("turbokube.api")
 except ImportError:
     _MISSING = traceback.format_exc()
 

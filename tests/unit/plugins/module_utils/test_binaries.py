@@ -102,7 +102,7 @@ def get(wanted: Wanted) -> dict[str, t.Any]:
 
 
 def files(tmp_path: t.Any) -> list[str]:
-    return sorted(name for _, _, names in os.walk(tmp_path / "bin") for name in names)
+    return sorted(name for folder in os.walk(tmp_path / "bin") for name in folder[2])
 
 
 def test_release_with_its_checksum_is_kept_and_found(tmp_path: t.Any, site: Site) -> None:
