@@ -124,6 +124,7 @@ def _headline(facts: Facts, verdict: Verdict) -> list[dict[str, str]]:
 
 def _conditions(facts: Facts, processes: list[dict[str, Any]]) -> list[tuple[str, str]]:
     """Under what the numbers hold."""
+    lags = sorted(facts.lags.items())
     meta = facts.meta
     profile, target, hardware = (meta.get(key) or {} for key in ("profile", "target", "hardware"))
     machine = (
@@ -214,21 +215,22 @@ def _startup(start: sli.Startup) -> dict[str, Any]:
 
 
 def _api(facts: Facts) -> dict[str, Any]:
-    def calls(each: sli.Calls) -> dict[str, Any]:
-        return {
-            "begin": each.begin, "end": each.end, "n": each.n, "within": each.within, "share": each.share,
-            "p99": each.p99, "p99_words": interval_words(each.p99),
-        }  # fmt: skip
-
-    series = [
+    series = sorted((each for each in facts.api.series if each.whole.n), key=lambda each: -each.whole.n)
+    rows = [
         {
-            "resource": each.resource, "kind": each.kind, "limit": each.limit, "whole": calls(each.whole),
-            "windows": [calls(window) for window in each.windows],
+            "resource": each.resource,
+            "kind": each.kind,
+            "limit": each.limit,
+            "whole": _calls(each.whole),
+            "windows": [_calls(window) for window in each.windows],
         }
-        for each in facts.api.series if each.whole.n
-    ]  # fmt: skip
-    series.sort(key=lambda row: -row["whole"]["n"])
-    return {"metric": facts.api.metric, "windows": facts.api.windows, "series": series}
+        for each in series
+    ]
+    return {"metric": facts.api.metric, "windows": facts.api.windows, "series": rows}
+
+
+def _calls(each: sli.Calls) -> dict[str, Any]:
+    return {**dataclasses.asdict(each), "share": each.share, "p99_words": interval_words(each.p99)}
 
 
 def _lease(ratio: sli.LeaseRatio) -> dict[str, Any]:
