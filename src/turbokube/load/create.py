@@ -134,21 +134,25 @@ class Create:
         schedule = Schedule(phase.rate, time.time() + LEAD_S, self._gate)
         spaces: dict[int, asyncio.Task[bool]] = {}
 
-        async def create_spaces(group: asyncio.TaskGroup) -> None:
+        def space(group: asyncio.TaskGroup, index: int, intended: float) -> asyncio.Task[bool]:
+            if index not in spaces:
+                spaces[index] = group.create_task(self._namespace(index, intended))
+            return spaces[index]
+
+        async def ahead(group: asyncio.TaskGroup) -> None:
             for position, (index, _) in enumerate(left):
                 if index not in spaces:
-                    intended = await schedule.wait(position, LEAD_S)
-                    spaces[index] = group.create_task(self._namespace(index, intended))
+                    space(group, index, await schedule.wait(position, LEAD_S))
 
-        async def one(index: int, number: int, intended: float) -> None:
-            if await spaces[index]:
+        async def one(there: asyncio.Task[bool], index: int, number: int, intended: float) -> None:
+            if await there:
                 await self._object(index, number, intended)
 
         async with asyncio.TaskGroup() as group:
-            group.create_task(create_spaces(group))
+            group.create_task(ahead(group))
             for position, (index, number) in enumerate(left):
                 intended = await schedule.wait(position)
-                group.create_task(one(index, number, intended))
+                group.create_task(one(space(group, index, intended), index, number, intended))
             for entry in accepted:
                 group.create_task(self._runs(entry))
 
