@@ -14,9 +14,12 @@ import time
 from pathlib import Path
 from typing import Any, Protocol
 
+import msgspec
+
 from turbokube.api.http1 import Http1
 from turbokube.api.target import Target
 from turbokube.vnode import fleet
+from turbokube.vnode.nodes import LEASES, NODES
 from turbokube.vnode.spec import Spec
 
 KWOK_VERSION = "0.8.0"
@@ -51,7 +54,7 @@ class TurboKube:
 
     def start(self, nodes: int) -> int:
         self._state.mkdir(mode=0o700, exist_ok=True)
-        spec = Spec(**{**{f: getattr(self._spec, f) for f in Spec.__struct_fields__}, "count": nodes})
+        spec = msgspec.structs.replace(self._spec, count=nodes)
         result = fleet.present(lambda: self._target, self._state, spec, wait=False)
         assert result.pid is not None
         return result.pid
@@ -101,9 +104,9 @@ class Kwok:
 
     def stop(self) -> None:
         if self._process is not None:
-            asyncio.run(self._each("DELETE", self._nodes))
             self._process.terminate()
             self._process.wait(30)
+            asyncio.run(self._each("DELETE", self._nodes))
 
     async def _each(self, method: str, nodes: int) -> None:
         """Create or delete the nodes over as many connections as the other player has."""
@@ -115,9 +118,11 @@ class Kwok:
             for index in turns:
                 name = f"kwok-{index:05d}"
                 if method == "POST":
-                    (await transport.request("POST", "/api/v1/nodes", json.dumps(_node(name)).encode())).checked()
+                    (await transport.request("POST", NODES, json.dumps(_node(name)).encode())).checked()
                 else:
-                    await transport.request("DELETE", f"/api/v1/nodes/{name}")
+                    await transport.request("DELETE", f"{NODES}/{name}")
+                    # the next kwok is another holder, and would wait for these to expire
+                    await transport.request("DELETE", f"{LEASES}/{name}")
 
         try:
             await asyncio.gather(*(work() for _ in range(8)))
@@ -176,6 +181,6 @@ def _go(*arguments: str) -> str:
     if go is None:
         sys.exit("--kwok auto and KWOK's stages need Go in PATH, and there is none")
     environment = {**os.environ, "CGO_ENABLED": "0"}
-    _ = subprocess.run([go, "mod", "download", "sigs.k8s.io/kwok"], cwd=_HERE / "kwok", env=environment, check=True)
+    subprocess.run([go, "mod", "download", "sigs.k8s.io/kwok"], cwd=_HERE / "kwok", env=environment, check=True)
     done = subprocess.run([go, *arguments], cwd=_HERE / "kwok", env=environment, stdout=subprocess.PIPE, check=True)
     return done.stdout.decode()

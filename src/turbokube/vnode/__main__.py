@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import gc
 import logging
 import os
@@ -28,6 +29,11 @@ def main() -> None:
     """Run until told to stop; SIGTERM leaves the Nodes where they are, for the next engine to take over."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     state = Path(sys.argv[sys.argv.index("--state") + 1])
+    lock = os.open(state / "fleet" / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # ours for as long as we live
+    except BlockingIOError:
+        sys.exit(f"another engine of the run in {state} is alive")
     file = state / "fleet" / "start.json"
     start = msgspec.json.decode(file.read_bytes(), type=Start)
     file.unlink()

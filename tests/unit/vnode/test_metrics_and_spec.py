@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import fcntl
 import re
+import subprocess
 import sys
 
 import pytest
@@ -69,8 +71,15 @@ def test_names_and_numbers_are_inverse():
 
 
 def test_the_daemon_imports_no_heavy_package():
-    import subprocess
-
     code = "import sys, turbokube.vnode.__main__; print(' '.join(sys.modules))"
     loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
     assert not {"yaml", "cryptography", "jinja2", "kubernetes", "ansible", "requests"} & set(loaded)
+
+
+def test_a_second_engine_of_a_run_is_refused(tmp_path):
+    (tmp_path / "fleet").mkdir()
+    with open(tmp_path / "fleet" / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        command = [sys.executable, "-m", "turbokube.vnode", "--state", str(tmp_path)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.strip()) == (1, f"another engine of the run in {tmp_path} is alive")
