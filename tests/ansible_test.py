@@ -40,6 +40,9 @@ def get_pip_name() -> str:
 
 def main() -> int:
     """Copy the collection and run ansible-test in the copy, which must not lie in a git checkout that ignores it."""
+    if " " in sys.executable:
+        print(f"ansible-test cannot run below a folder with a space in its name, which {ROOT} has.", file=sys.stderr)
+        return 1
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder) / "ansible_collections/turbokube/scale"
         copy_collection(tree)
