@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import time
 from collections.abc import Callable
 
@@ -13,7 +15,7 @@ LEAVE_S = 900.0  # after so long the agent puts all in order and ends
 
 
 class Controller:
-    """Remembers who spoke last, and when."""
+    """Remembers who spoke last, and when. A controller calls itself <host>/<process id>."""
 
     def __init__(self, run: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._run = run
@@ -23,7 +25,7 @@ class Controller:
 
     def attend(self, token: str) -> None:
         """Note that this controller is there; raises ControlError while another one drives the run."""
-        if token != self._token and self._token and self.silence < TAKEOVER_S:
+        if token != self._token and self._token and self.silence < TAKEOVER_S and not _dead(self._token):
             raise ControlError(f"run {self._run} is being driven by another ansible-playbook")
         self._token = token
         self._heard = self._clock()
@@ -32,3 +34,9 @@ class Controller:
     def silence(self) -> float:
         """Seconds since the controller last spoke."""
         return self._clock() - self._heard
+
+
+def _dead(token: str) -> bool:
+    """Whether the controller was a process of this machine, and is no more; of others only their silence tells."""
+    host, _, pid = token.rpartition("/")
+    return host == socket.gethostname() and pid.isdigit() and not os.path.exists(f"/proc/{pid}")

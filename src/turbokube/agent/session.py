@@ -127,7 +127,7 @@ class Session:
             before = msgspec.json.decode(known["spec"], type=Phase)
             if not before.same_work(phase):
                 raise LoadError(
-                    f"phase {phase.name} of run {phase.run} was begun with other settings; {_changes(before, phase)}"
+                    f"phase {phase.name} of run {phase.run} was begun with other settings: {_changes(before, phase)}"
                 )
             same_deadline = before.deadline_s >= phase.deadline_s
             if known["state"] == "done" or (known["state"] == "deadline" and same_deadline):

@@ -1,6 +1,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
+import socket
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +41,20 @@ def test_one_controller_at_a_time() -> None:
     with pytest.raises(ControlError):
         controller.attend("first")
     assert controller.silence == 0
+
+
+def test_a_controller_that_has_died_here_is_succeeded_at_once() -> None:
+    with subprocess.Popen(["true"]) as child:
+        child.wait()
+    for holder, free in ((f"{socket.gethostname()}/{child.pid}", True), (f"elsewhere/{child.pid}", False)):
+        controller = Controller("r", Clock())
+        controller.attend(holder)
+        with contextlib.nullcontext() if free else pytest.raises(ControlError):
+            controller.attend("second")
+    controller = Controller("r", Clock())
+    controller.attend(f"{socket.gethostname()}/{os.getpid()}")
+    with pytest.raises(ControlError):
+        controller.attend("second")
 
 
 def test_a_refused_controller_does_not_count_as_attention() -> None:

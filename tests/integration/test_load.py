@@ -1,0 +1,197 @@
+"""The agent on a real control plane: exact totals, whoever dies in between, and counts that agree."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration.control_plane import ControlPlane
+from turbokube.agent import drive
+from turbokube.agent.client import AgentClient
+from turbokube.api.target import load_target
+from turbokube.bundle.reader import Reader
+from turbokube.bundle.writer import BundleError
+from turbokube.daemon import process
+from turbokube.daemon.control import ControlError
+from turbokube.load.phase import LoadError, Phase
+from turbokube.load.remove import remove
+from turbokube.vnode import fleet
+from turbokube.vnode.spec import Spec
+
+RUN = "loadtest"
+SPEC = Spec(run=RUN, count=16)
+
+
+class Run:
+    """One run on the plane, as load_phase drives it."""
+
+    def __init__(self, plane: ControlPlane, folder: Path, metrics_url: str) -> None:
+        self.plane = plane
+        self.target = load_target(plane.target)
+        self.state = plane.state
+        self.bundle = folder / RUN
+        self.spec: dict[str, Any] = {
+            "profile": {"turbokube_namespaces": 2},
+            "scrape_interval": 2.0,
+            "extra_components": [{"name": "fleet", "kind": "fleet", "url": metrics_url.removesuffix("/metrics")}],
+        }
+        self.client = self.driver("me")
+
+    def driver(self, name: str) -> AgentClient:
+        return AgentClient(self.state, self.bundle, name)
+
+    def phase(self, **changes: Any) -> Phase:
+        sizes = {"namespaces": 2, "deployments": 2, "replicas": 3, "deadline_s": 120.0}
+        return Phase(**{"run": RUN, "name": "create", **sizes, **changes})
+
+    def advance(self, phase: Phase, wait: float = 0.5) -> Any:
+        return drive.advance(self.client, self.state / "log" / "agent.log", self.target, self.spec, phase, wait)
+
+    def to_the_end(self, phase: Phase, until: Callable[[dict[str, Any]], bool] = lambda progress: False) -> Any:
+        """Follow the phase until it has ended or `until` holds."""
+        end = time.monotonic() + 150
+        while True:
+            answer = self.advance(phase)
+            if answer["progress"]["state"] != "running" or until(answer["progress"]):
+                return answer
+            assert time.monotonic() < end, answer["line"]
+
+    def pods(self) -> dict[str, str]:
+        """uid → name of every pod of the run, as the API tells."""
+        found = json.loads(self.plane.kubectl("get", "pods", "-A", "-l", f"turbokube.io/run={RUN}", "-o", "json"))
+        return {item["metadata"]["uid"]: item["metadata"]["name"] for item in found["items"]}
+
+    def query(self, sql: str) -> list[Any]:
+        with Reader(self.bundle) as reader:
+            return [tuple(row) for row in reader.query(sql)]
+
+    def kill(self, name: str) -> None:
+        victim = process.find(self.state, name)
+        assert victim is not None, name
+        os.kill(victim.pid, signal.SIGKILL)
+
+
+@pytest.fixture(scope="module")
+def vnodes(plane: ControlPlane) -> Iterator[str]:
+    target = load_target(plane.target)
+    yield str(fleet.present(lambda: target, plane.state, SPEC, timeout=120).metrics_url)
+    fleet.absent(target, plane.state, SPEC, timeout=120)
+
+
+@pytest.fixture
+def run(plane: ControlPlane, vnodes: str, tmp_path: Path) -> Iterator[Run]:
+    import asyncio
+
+    run = Run(plane, tmp_path, vnodes)
+    yield run
+    process.stop([each for each in process.marked(run.state) if each.name == "agent"])
+    left = asyncio.run(remove(run.target, RUN, 120.0))
+    assert (left["namespaces"], left["pods"]) == (0, 0)
+
+
+def test_a_run_from_its_beginning_to_one_file(run: Run) -> None:
+    phase = run.phase()
+    drive.check(run.target, run.bundle, run.spec, phase)
+    assert drive.plan(run.bundle, phase) == {"namespaces": 2, "objects": 4, "accepted": 0, "pods": 12}
+    answer = run.to_the_end(phase)
+    assert answer["begun"]
+    progress = answer["progress"]
+    assert (progress["state"], progress["intended"], progress["created"], progress["running"]) == ("done", 12, 12, 12)
+
+    again = run.advance(phase)
+    assert not again["begun"]
+    assert again["progress"]["running"] == 12
+    with pytest.raises(ControlError, match="begun with other settings: replicas 3 → 4"):
+        run.advance(run.phase(replicas=4))
+    with pytest.raises(ControlError, match="driven by another ansible-playbook"):
+        run.driver("another").call("follow", name="create", wait=0)
+
+    second = run.to_the_end(run.phase(name="more", first_namespace=2, namespaces=1, rate=5.0))
+    assert (second["progress"]["state"], second["progress"]["running"]) == ("done", 6)
+    assert drive.finish(run.client, run.target, run.bundle, run.spec, RUN)
+    assert sorted(path.name for path in run.bundle.iterdir()) == ["bundle.sqlite", "run.json"]
+    assert_complete(run, 18)
+    assert not drive.finish(run.client, run.target, run.bundle, run.spec, RUN)
+    assert drive.ended(run.bundle, phase) == {"state": "done", "note": ""}
+    with pytest.raises(BundleError, match="is finished and holds no such phase other"):
+        drive.ended(run.bundle, run.phase(name="other"))
+
+
+def assert_complete(run: Run, pods: int) -> None:
+    """Every pod ran once, was seen, and is counted alike by all."""
+    assert {uid for (uid,) in run.query("SELECT uid FROM pods")} == set(run.pods())
+    bad = "running_seen IS NULL OR deleted_seen IS NOT NULL OR restarts OR seen > running_seen OR bound_seen < seen"
+    assert run.query(f"SELECT * FROM pods WHERE {bad}") == []
+    assert run.query("SELECT count(*) FROM pods JOIN objects ON owner = objects.name AND pods.namespace = "
+                     "objects.namespace WHERE intended <= sent AND sent <= accepted") == [(pods,)]  # fmt: skip
+    assert run.query("SELECT * FROM objects WHERE accepted IS NULL OR ready IS NULL OR failed") == []
+    counts = run.query("SELECT resource, source, count FROM counts ORDER BY 1, 2")
+    assert counts == [
+        ("leases", "api", 16),
+        ("leases", "store", 16),
+        *(("nodes", source, 16) for source in ("api", "observer", "store")),
+        *(("pods", source, pods) for source in ("api", "observer", "store")),
+    ]
+    kinds = {"agent", "etcd", "fleet", "kube-apiserver", "kube-controller-manager", "kube-scheduler"}
+    for metric in ("process_cpu_seconds_total", "process_resident_memory_bytes"):
+        assert {kind for (kind,) in run.query(f"SELECT kind FROM series WHERE metric = '{metric}'")} == kinds
+    assert run.query("SELECT DISTINCT component, error FROM scrapes WHERE NOT ok AND error LIKE '4%'") == []
+    assert run.query("SELECT max(ready), max(notready_events) FROM nodes") == [(16, 0)]
+
+
+def test_the_agent_is_killed_and_nothing_is_lost_or_done_twice(run: Run) -> None:
+    phase = run.phase(deployments=16)
+    run.to_the_end(phase, until=lambda progress: progress["created"] >= 20)
+    run.kill("agent")
+    before = run.pods()
+    clocks = "SELECT uid, seen, bound_seen, running_seen FROM pods WHERE running_seen IS NOT NULL"
+    ran = run.query(clocks)
+    accepted = "SELECT namespace, name, intended, sent, accepted FROM objects WHERE accepted IS NOT NULL"
+    kept = run.query(accepted)
+    with contextlib.suppress(ConnectionError):
+        run.client.call("status")
+        pytest.fail("the agent lives")
+
+    assert run.to_the_end(phase)["progress"]["state"] == "done"
+    after = run.pods()
+    assert len(after) == 96
+    assert before.items() <= after.items()
+    drive.finish(run.client, run.target, run.bundle, run.spec, RUN)
+    assert_complete(run, 96)
+    assert set(ran) <= set(run.query(clocks))
+    assert set(kept) <= set(run.query(accepted))
+    ((started, ended),) = run.query("SELECT started, ended FROM interruptions WHERE what = 'agent'")
+    assert 0 < ended - started < 30
+
+
+def test_the_api_server_dies_and_comes_back(run: Run) -> None:
+    phase = run.phase(deployments=16)
+    run.to_the_end(phase, until=lambda progress: progress["created"] >= 20)
+    run.kill("kube-apiserver-0")
+    assert run.to_the_end(phase)["progress"]["state"] == "done"
+    assert len(run.pods()) == 96
+    time.sleep(3)  # a scrape of each
+    drive.finish(run.client, run.target, run.bundle, run.spec, RUN)
+    assert_complete(run, 96)
+    rows = run.query("SELECT started, ended, detail FROM interruptions WHERE what = 'kube-apiserver-0'")
+    assert len(rows) >= 1
+    assert all(0 < ended - started < 60 for started, ended, _ in rows)
+    assert any("restarted" in detail for _, _, detail in rows)
+
+
+def test_another_profile_or_a_broken_setting_starts_nothing(run: Run) -> None:
+    with pytest.raises(LoadError, match="namespaces is -1; it must be at least 1"):
+        drive.check(run.target, run.bundle, run.spec, run.phase(namespaces=-1))
+    run.to_the_end(run.phase(namespaces=1, deployments=1, replicas=1))
+    other = {**run.spec, "profile": {"turbokube_namespaces": 3}}
+    with pytest.raises(BundleError, match="turbokube_namespaces 2 → 3"):
+        drive.check(run.target, run.bundle, other, run.phase())
+    run.client.call("stop")
