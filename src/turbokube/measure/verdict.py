@@ -396,7 +396,7 @@ def _startup(facts: Facts, rule: Limits) -> Limit:
     value = "nothing observed" if p99 is None else f"p99 {seconds_words(p99)} of {start.n:,} pods"
     bound, title, name = f"p99 ≤ {rule['p99']:g} s", "Pod startup", "pod-startup"
     if churn > rule["churn"]:
-        why = f"precondition churn ≤ {rule['churn']:g}/s not met (busiest 5 s: {churn:.0f}/s); measured: {value}"
+        why = f"{value}; precondition churn ≤ {rule['churn']:g}/s not met (busiest 5 s: {churn:.0f}/s)"
         return Limit(name, title, NOT_APPLICABLE, "", value, bound, why)
     if p99 is None:
         return _unknown(name, title, value, bound, "no pod was observed")

@@ -71,7 +71,10 @@
           tickformatstops: [{ dtickrange: [null, 1000], value: "%M:%S.%L" }, { dtickrange: [1000, null], value: "%H:%M:%S" }] };
     const values = plot.lines.flatMap((line) => line.y).filter((value) => value !== null);
     const y = { ...axis, rangemode: "tozero", type: plot.log ? "log" : "linear", exponentformat: "none", nticks: 6 };
-    if (plot.log) { y.dtick = 1; delete y.nticks; }
+    if (plot.log) {
+      const ticks = [-4, -3, -2, -1, 0, 1, 2].flatMap((power) => [1, 2, 5].map((digit) => +`${digit}e${power}`));
+      Object.assign(y, { tickmode: "array", tickvals: ticks, ticktext: ticks.map(String) });
+    }
     // A ratio that stays near 1 is read against its band, not against 0.
     if (plot.band && Math.min(...values) > 0.5) y.range = [Math.min(0.9, ...values) - 0.02, Math.max(1.1, ...values) + 0.02];
     return { margin: { l: 48, r: 10, t: 14, b: 34 }, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",

@@ -114,14 +114,18 @@ class Plots:
             title = "nodes that carry pods"
         xs: list[float | None] = []
         ys: list[float | None] = []
-        at = 0
+        at, load = 0, self.facts.throughput
         for cell, rate in enumerate(lines["running"]):
-            while at < len(moments) and moments[at][0] <= cells.edges(cell)[1]:
+            begin, end = cells.edges(cell)
+            inside = load.begin is not None and load.end is not None and load.begin <= begin and end <= load.end
+            if not inside or any(gap.overlaps(begin, end) for gap in self.facts.interruptions):
+                continue
+            while at < len(moments) and moments[at][0] <= end:
                 at += 1
-            if at and rate:
+            if at and rate is not None:
                 xs.append(moments[at - 1][1])
                 ys.append(rate)
-        note = f"each dot is a window of {cells.step:g} s"
+        note = f"each dot is a whole window of {cells.step:g} s without an interruption"
         yield Plot(
             "by-nodes", "Pods per second against nodes", "pods/s", {"running": (xs, ys)}, None, "scatter", note, title
         )
