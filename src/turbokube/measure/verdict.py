@@ -241,11 +241,9 @@ def _nodes(facts: Facts) -> Iterable[Limit]:
 
 def _counts(facts: Facts) -> Iterable[Limit]:
     """The report's numbers against the store's own; the API's where the store cannot be asked."""
-    ours = {"pods": facts.pods.seen - facts.pods.lost, "nodes": facts.nodes.total if facts.nodes else 0}
-    if ("observer", "leases") in facts.counts:
-        ours["leases"] = facts.counts["observer", "leases"]
-    elif facts.nodes:
-        ours["leases"] = facts.nodes.total
+    ours = {"pods": facts.pods.seen - facts.pods.lost}
+    if facts.nodes:
+        ours |= {"nodes": facts.nodes.total, "leases": facts.counts.get(("observer", "leases"), facts.nodes.total)}
     for resource, count in ours.items():
         name, title = f"counts-{resource}", f"The report's {resource} agree with the store's"
         source = next((name for name in ("store", "api") if (name, resource) in facts.counts), None)
