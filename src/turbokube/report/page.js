@@ -80,7 +80,7 @@
     return { margin: { l: 48, r: 10, t: 14, b: 34 }, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
       font: { family: getComputedStyle(document.body).fontFamily, size: 12, color: css("--text") },
       hovermode: plot.axis ? "closest" : "x unified", hoverlabel: { bgcolor: css("--card"), bordercolor: css("--line"), font: { color: css("--text") } },
-      showlegend: plot.lines.length > 1, legend: { orientation: "h", x: 0, y: 0, yref: "container", yanchor: "bottom", font: { size: 11 } },
+      showlegend: true, legend: { orientation: "h", x: 0, y: 0, yref: "container", yanchor: "bottom", font: { size: 11 } },
       dragmode: matchMedia("(pointer: coarse)").matches ? false : "zoom",
       xaxis: x, yaxis: y, shapes: shapes(plot), annotations: labels(plot) };
   }
@@ -101,7 +101,7 @@
   async function draw(figure) {
     const plot = byName.get(figure.dataset.plot);
     const canvas = figure.querySelector(".canvas");
-    const rows = plot.lines.length > 1 ? Math.ceil(plot.lines.reduce((sum, line) => sum + line.name.length * 6 + 48, 0) / canvas.clientWidth) : 0;
+    const rows = Math.ceil(plot.lines.reduce((sum, line) => sum + line.name.length * 6 + 48, 0) / canvas.clientWidth);
     canvas.style.height = `${260 + Math.min(rows, 10) * 20}px`;
     await Plotly.newPlot(canvas, split(plot), layout(plot), { responsive: true, displaylogo: false, displayModeBar: false });
     drawn.push({ canvas, plot });
