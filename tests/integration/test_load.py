@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.control_plane import ControlPlane
+from tests.integration.control_plane import ControlPlane, binaries, playbook
 from turbokube.agent import drive
 from turbokube.agent.client import AgentClient
 from turbokube.api.target import load_target
@@ -201,3 +201,38 @@ def test_another_profile_or_a_broken_setting_starts_nothing(run: Run) -> None:
     with pytest.raises(BundleError, match="turbokube_namespaces 2 → 3"):
         drive.check(run.target, run.bundle, other, run.phase())
     run.client.call("stop")
+
+
+def test_roles_load_and_collect(run: Run) -> None:
+    """The same through the collection, twice: the second time changes nothing."""
+    common = {"load_state_dir": str(run.state), "load_run": RUN, "load_bundle": str(run.bundle)}
+    phase = {"load_namespaces": 1, "load_deployments": 2, "load_replicas": 3}
+    url = run.spec["extra_components"][0]["url"] + "/metrics"
+    collect = {
+        "collect_run": RUN,
+        "collect_state_dir": str(run.state),
+        "collect_bundle": str(run.bundle),
+        "collect_kubectl": binaries()["kubectl"],
+        "collect_verdict": "FAIL",
+    }
+
+    def play(*tasks: dict[str, Any], check: bool = False) -> dict[str, int]:
+        roles = [{"role": f"turbokube.scale.{task.pop('role')}", "vars": task} for task in tasks]
+        plays = [{"hosts": "admin", "gather_facts": False, "roles": roles}]
+        return playbook(plays, {}, {"admin": 1}, *(["--check"] if check else []))["admin-0"]
+
+    load = {"role": "load", **common, **phase, "load_fleet_metrics_url": url}
+    assert play(dict(load), check=True)["changed"] == 1
+    assert not run.bundle.exists()
+    assert play(dict(load))["changed"] == 1
+    assert len(run.pods()) == 6
+    assert play(dict(load))["changed"] == 0
+    assert play({"role": "load", **common, "load_state": "finished"}, {"role": "collect", **collect})["changed"] == 2
+    assert run.query("SELECT state FROM phases") == [("done",)]
+    assert play(dict(load), {"role": "load", **common, "load_state": "finished"})["changed"] == 0
+
+    found = {path.name for path in (run.bundle / "collect").iterdir()}
+    assert {"nodes.json", "deployments.json", "events.json", "leases.json", "logs"} <= found
+    assert "kube-apiserver-0.log" in {path.name for path in (run.bundle / "collect" / "logs").iterdir()}
+    assert len(json.loads((run.bundle / "collect" / "nodes.json").read_text())["items"]) == 16
+    assert not [path for path in (run.bundle / "collect").rglob("*.json") if '"kind":"Secret' in path.read_text()]

@@ -101,8 +101,12 @@ class Agent:
     async def _open(self, run: dict[str, Any]) -> dict[str, Any]:
         async with self._opening:
             if self._session is None:
-                session = Session(self._bundle, msgspec.convert(run, RunSpec))
-                await session.start()
+                try:
+                    session = Session(self._bundle, msgspec.convert(run, RunSpec))
+                    await session.start()
+                except BaseException:
+                    await self._stop()  # an agent without a run is of no use
+                    raise
                 self._session = session
         return await self._status()
 

@@ -30,6 +30,7 @@ from . import facts
 from .progress import PhaseProgress, Rate
 
 _LEAST_DISK = 200 * 1024 * 1024  # bytes free at the bundle; below it the phase ends while the rest can be written
+_ANSWER_WITHIN_S = 15.0  # an API server must answer when a run is opened
 _TICK_S = 0.1  # of the event loop's lag sampler
 
 
@@ -86,7 +87,7 @@ class Session:
     async def start(self) -> None:
         """Begin to observe and to scrape; raises what keeps the API server from being asked."""
         try:
-            version = await facts.server_version(self._transport)
+            version = await self._server_version()
         except BaseException:
             await self.close()
             raise
@@ -108,6 +109,18 @@ class Session:
         runs.write(self.folder, self._meta)
         for work in (self.observer.run(), self.scraper.run(), self._watch_ourselves()):
             self._background.append(asyncio.create_task(self._guarded(work)))
+
+    async def _server_version(self) -> str:
+        """The API server's version; one that is just coming back is waited for."""
+        end = time.monotonic() + _ANSWER_WITHIN_S
+        while True:
+            try:
+                return await facts.server_version(self._transport)
+            except Unreachable as error:
+                if time.monotonic() > end:
+                    words = f"no API server of {self.spec.target.name} answers: {error}"
+                    raise Unreachable(words, sent=error.sent) from None
+                await asyncio.sleep(0.5)
 
     async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
         try:
