@@ -110,8 +110,8 @@ options:
         default: 1024
   connections:
     description:
-      - How many connections the daemon opens to the API servers at most, from V(2) to V(256), besides two for watches.
-      - Half of them are for leases alone.
+      - How many requests about nodes and pods are under way at once, from V(2) to V(256), each on a connection.
+      - There are two more connections for watches, and up to 64 for leases, opened when the API server is slow.
     type: int
     default: 8
   engine:

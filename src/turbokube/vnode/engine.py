@@ -21,6 +21,10 @@ from .spec import Spec
 
 _LEASE_TIMEOUT, _TIMEOUT = 10.0, 30.0  # seconds; the kubelet's for its heartbeats, client-go's usual for the rest
 
+# At most so many leases at once. Connections are opened only as answers take long, and closed when idle: 100 renewals/s
+# need one where an answer takes 5 ms, and 50 where a server at its limit takes half a second, as real kubelets would
+_LEASE_CONNECTIONS = 64
+
 
 class _Version(msgspec.Struct, rename="camel"):
     git_version: str
@@ -33,16 +37,15 @@ class Engine:
         self.spec = spec
         self.counts = Counts()
         # leases have connections of their own: a burst of pods must not make them late
-        shared = max(1, spec.connections // 2)
         agent = f"turbokube-fleet/{spec.run}"
         self._transports = [
-            Http1(credential, servers, size=size, user_agent=agent) for size in (shared, spec.connections - shared)
+            Http1(credential, servers, size=size, user_agent=agent) for size in (_LEASE_CONNECTIONS, spec.connections)
         ]
         leases = Client(self._transports[0], self.counts, _LEASE_TIMEOUT)
         others = Client(self._transports[1], self.counts, _TIMEOUT)
-        self._crew = Crew(spec.connections - shared)
+        self._crew = Crew(spec.connections)
         self.nodes = Nodes(spec, version, others, self._crew)
-        self.renewals = Renewals(spec, leases, Crew(shared))
+        self.renewals = Renewals(spec, leases, Crew(_LEASE_CONNECTIONS))
         self.pods = Pods(spec, others, self._crew, self.nodes.by_name)
         self.nodes.on_joined, self.nodes.on_left = self.renewals.enter, self.renewals.leave
         self.counts.watch_restarts = lambda: self.nodes.watch.restarts + self.pods.watch.restarts
