@@ -138,8 +138,8 @@ def _conditions(facts: Facts, processes: list[dict[str, Any]]) -> list[tuple[str
         ("Client QPS and burst", _pair(profile, "client_qps", "client_burst")),
         ("Fidelity of the vnodes", str(meta.get("fidelity") or "")),
         ("Engine", str(meta.get("engine") or "")),
-        ("Load", _load(profile, facts)),
-        ("Objects", _objects(profile)),
+        ("Load", _load(profile, facts) if profile else ""),
+        ("Objects", _objects(profile) if profile else ""),
         ("Lease", f"every {facts.lease_interval:g} s, lasts {profile.get('turbokube_lease_duration_s', 40)} s"),
         ("Machine", ", ".join(machine)),
         ("Our own load", _own(processes)),
@@ -164,7 +164,7 @@ def _words(value: Any) -> str:
 
 
 def _pair(profile: dict[str, Any], *names: str) -> str:
-    found = [str(profile[f"turbokube_{name}"]) for name in names if f"turbokube_{name}" in profile]
+    found = [f"{profile[f'turbokube_{name}']:g}" for name in names if f"turbokube_{name}" in profile]
     return " / ".join(found) + " for scheduler and controller manager" if found else ""
 
 
