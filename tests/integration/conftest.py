@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,3 +26,8 @@ def plane() -> Iterator[ControlPlane]:
 def target(plane: ControlPlane) -> Path:
     """Path of the control plane's target.json."""
     return plane.target
+
+
+def pytest_configure() -> None:
+    """SIGTERM ends the session as Ctrl-C does, so that what fixtures started is torn down."""
+    signal.signal(signal.SIGTERM, lambda *_: pytest.exit("terminated"))
