@@ -111,7 +111,7 @@ class Session:
             self._background.append(asyncio.create_task(self._guarded(work)))
 
     async def _server_version(self) -> str:
-        """The API server's version; one that is just coming back is waited for."""
+        """The API server's version; one that is just coming back, or has not read its RBAC yet, is waited for."""
         end = time.monotonic() + _ANSWER_WITHIN_S
         while True:
             try:
@@ -120,7 +120,10 @@ class Session:
                 if time.monotonic() > end:
                     words = f"no API server of {self.spec.target.name} answers: {error}"
                     raise Unreachable(words, sent=error.sent) from None
-                await asyncio.sleep(0.5)
+            except ApiError:
+                if time.monotonic() > end:
+                    raise
+            await asyncio.sleep(0.5)
 
     async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
         try:

@@ -19,6 +19,9 @@ from .phase import RUN_LABEL
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0  # back-off of retries, as client-go's reflectors do within an order
 
+# An API server that has just started refuses everybody until it has read its RBAC objects: no refusal before so long
+_FORGIVEN_S = 10.0
+
 
 class _Metadata(msgspec.Struct, rename="camel"):
     creation_timestamp: datetime
@@ -75,7 +78,7 @@ class Sender:
         """Whether the API server has the object. Tries for ever where trying again can help."""
         before = entry.sent is not None  # an earlier agent sent it and died before the answer was kept
         intended = entry.intended or time.time()
-        unanswered, pause = False, _FIRST_PAUSE_S
+        unanswered, pause, forbidden_since = False, _FIRST_PAUSE_S, 0.0
         while True:
             await self._gate.passed()
             now = time.time()
@@ -100,6 +103,9 @@ class Sender:
                 await asyncio.sleep(answer.retry_after or 1.0)
             elif answer.status >= 500:
                 pause = await self._again(entry, resource, pause, answer.retry_after)
+            elif answer.status in (401, 403) and now - (forbidden_since or now) < _FORGIVEN_S:
+                forbidden_since = forbidden_since or now
+                pause = await self._again(entry, resource, pause)
             elif answer.status == 409 and (created := await self._look_up(f"{path}/{entry.name}", run)):
                 # ours: either our own lost answer, or sent by an agent that is no more
                 return self._found(entry, resource, None if unanswered and not before else created)
@@ -121,7 +127,7 @@ class Sender:
                 self._trouble()
                 await asyncio.sleep(1.0)
                 continue
-            if answer.status == 429 or answer.status >= 500:
+            if answer.status in (401, 403, 429) or answer.status >= 500:
                 await asyncio.sleep(answer.retry_after or 1.0)
                 continue
             found = _FOUND.decode(answer.body) if answer.ok else None

@@ -170,7 +170,20 @@ def test_throttling_retries_and_lost_answers_are_told_apart(tmp_path: Path) -> N
     assert sums(tmp_path) == {"sent": 7, "accepted": 4, "throttled": 1, "retried": 2, "failed": 0}
 
 
-def test_what_is_refused_or_not_ours_is_failed_and_named(tmp_path: Path) -> None:
+def test_a_server_that_has_not_read_its_rbac_yet_is_waited_for(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        server = Server()
+        refusals = [Response(403, b"{}"), Response(401, b"{}")]
+        server.fault = lambda method, where: refusals.pop() if refusals else None
+        assert await _run(tmp_path, server) == Outcome("done")
+
+    asyncio.run(scenario())
+    assert sums(tmp_path) == {"sent": 10, "accepted": 8, "throttled": 0, "retried": 2, "failed": 0}
+
+
+def test_what_is_refused_or_not_ours_is_failed_and_named(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr("turbokube.load.send._FORGIVEN_S", 0.3)
+
     async def scenario() -> Outcome:
         server = Server()
         theirs = "/apis/apps/v1/namespaces/turbokube-0000/deployments/turbokube-01"
