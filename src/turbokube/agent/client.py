@@ -64,6 +64,12 @@ class AgentClient:
             else:
                 return
 
+    def gone(self, patience: float = 15.0) -> None:
+        """Wait until the agent's process has ended, as it does after `finish`."""
+        end = time.monotonic() + patience
+        while process.find(self._state, "agent") is not None and time.monotonic() < end:
+            time.sleep(0.05)
+
     def call(self, command: str, *, timeout: float = 60.0, **arguments: Any) -> dict[str, Any]:
         """One command. Raises ControlError when it is refused, ConnectionError when the agent is gone."""
         request = {"command": command, "controller": self._controller, **arguments}

@@ -80,6 +80,7 @@ def finish(client: AgentClient, target: Target, bundle: Path, spec: dict[str, An
         return False
     _open(client, target, spec, run)
     client.call("finish", timeout=600.0)
+    client.gone()
     return True
 
 
