@@ -49,7 +49,11 @@ class Home:
         with self._log.open("ab") as log:
             return subprocess.Popen(
                 ["ansible-playbook", f"playbooks/{playbook}.yml", *self._settings],
-                cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
             )
 
     def play(self, playbook: str) -> None:
