@@ -87,8 +87,11 @@ from ansible_collections.turbokube.scale.plugins.module_utils._library import er
 def main() -> t.NoReturn:
     module = library_module({"bundle": {"type": "path", "required": True}}, supports_check_mode=True)
     folder = pathlib.Path(module.params["bundle"])
-    paths = {name.split(".")[-1]: str(folder / name) for name in ("report.html", "report.json")}
-    paths["junit"] = str(folder / "junit.xml")
+    paths = {
+        "html": str(folder / "report.html"),
+        "json": str(folder / "report.json"),
+        "junit": str(folder / "junit.xml"),
+    }
     with errors_as_failures(module):
         from turbokube.bundle.writer import BundleError
         from turbokube.report.render import write

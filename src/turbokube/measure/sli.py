@@ -150,9 +150,11 @@ class Pods:
     intended: int  # those whose creation was due: fewer when a phase ended early
     seen: int
     running: int  # ran at some time
-    lost: int  # ended or deleted though nobody asked for it
+    gone: int  # ended or deleted, whoever asked for it
+    lost: int  # of their owners' pods: ran and ended, or ended before they ran and were not replaced
     restarted: int
-    surplus: int  # owners with more pods than replicas: how many pods too many
+    surplus: int  # ran beyond their owners' replicas
+    withdrawn: int  # deleted before they ran: a controller made one too many, or made it anew
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,14 +282,14 @@ def pods(reader: Reader) -> Pods:
         " FROM objects"
     )[0]
     row = reader.query(
-        "SELECT COUNT(*), COUNT(running_seen), COUNT(deleted_seen), COALESCE(SUM(restarts > 0), 0) FROM pods"
+        "SELECT COALESCE(SUM(made), 0), COALESCE(SUM(ran), 0), COALESCE(SUM(gone), 0),"
+        " COALESCE(SUM(MAX(ran_gone, MIN(made, wanted) - (made - gone))), 0), COALESCE(SUM(restarted), 0),"
+        " COALESCE(SUM(MAX(ran - wanted, 0)), 0), COALESCE(SUM(gone - ran_gone), 0) FROM ("
+        "SELECT COUNT(*) AS made, COUNT(running_seen) AS ran, COUNT(deleted_seen) AS gone, SUM(restarts > 0) AS restarted,"
+        " SUM(running_seen IS NOT NULL AND deleted_seen IS NOT NULL) AS ran_gone, COALESCE(o.replicas, 0) AS wanted"
+        " FROM pods p LEFT JOIN owners o ON o.namespace = p.namespace AND o.name = p.owner GROUP BY p.namespace, p.owner)"
     )[0]
-    surplus = reader.query(
-        "SELECT COALESCE(SUM(p.n - COALESCE(o.replicas, 0)), 0) FROM (SELECT namespace, owner, COUNT(*) AS n FROM pods"
-        " GROUP BY namespace, owner) p LEFT JOIN owners o ON o.namespace = p.namespace AND o.name = p.owner"
-        " WHERE p.n > COALESCE(o.replicas, 0)"
-    )[0][0]
-    return Pods(planned, due, row[0], row[1], row[2], row[3], surplus)
+    return Pods(planned, due, *row)
 
 
 def startups(reader: Reader, counted: Pods) -> tuple[Startup, ...]:

@@ -218,7 +218,8 @@ def _pods(facts: Facts) -> Iterable[Limit]:
         "pods-once", "Every pod ran exactly once", not twice, f"{pods.restarted:,} restarted, {pods.surplus:,} surplus",
         "0 restarted, 0 surplus",
     )  # fmt: skip
-    yield _gate("pods-lost", "No pod was lost", not pods.lost, f"{pods.lost:,} lost", "0 lost")
+    withdrawn = f", {pods.withdrawn:,} deleted before they ran" if pods.withdrawn else ""
+    yield _gate("pods-lost", "No pod was lost", not pods.lost, f"{pods.lost:,} lost{withdrawn}", "0 lost")
 
 
 def _nodes(facts: Facts) -> Iterable[Limit]:
@@ -241,7 +242,7 @@ def _nodes(facts: Facts) -> Iterable[Limit]:
 
 def _counts(facts: Facts) -> Iterable[Limit]:
     """The report's numbers against the store's own; the API's where the store cannot be asked."""
-    ours = {"pods": facts.pods.seen - facts.pods.lost}
+    ours = {"pods": facts.pods.seen - facts.pods.gone}
     if facts.nodes:
         ours |= {"nodes": facts.nodes.total, "leases": facts.counts.get(("observer", "leases"), facts.nodes.total)}
     for resource, count in ours.items():

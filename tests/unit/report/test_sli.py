@@ -218,6 +218,24 @@ def test_lost_and_surplus_pods(bundle: Bundle) -> None:
     assert (pods.running, pods.lost, pods.surplus) == (2, 1, 1)
 
 
+def test_a_pod_too_many_that_never_ran_is_neither_lost_nor_surplus(bundle: Bundle) -> None:
+    bundle.deployment("a", 1, 100.0)
+    bundle.pod("p0", "a", created=100, seen=100, started=101, ran=101)
+    bundle.pod("p1", "a", created=100, seen=100, started=None, ran=None, gone=102.0)
+    with bundle.read() as reader:
+        pods = sli.pods(reader)
+    assert (pods.running, pods.gone, pods.lost, pods.surplus, pods.withdrawn) == (1, 1, 0, 0, 1)
+
+
+def test_a_pod_that_went_before_it_ran_and_was_not_replaced_is_lost(bundle: Bundle) -> None:
+    bundle.deployment("a", 2, 100.0)
+    bundle.pod("p0", "a", created=100, seen=100, started=101, ran=101)
+    bundle.pod("p1", "a", created=100, seen=100, started=None, ran=None, gone=102.0)
+    with bundle.read() as reader:
+        pods = sli.pods(reader)
+    assert (pods.running, pods.lost, pods.withdrawn) == (1, 1, 1)
+
+
 def test_throughput_from_the_first_created_to_the_last_running(bundle: Bundle) -> None:
     bundle.deployment("a", 4, 100.0)
     for number, ran in enumerate((101.0, 102.0, 103.0, 120.0)):

@@ -40,7 +40,7 @@ def facts(**changes: Any) -> Facts:
     good = Facts(
         meta={"profile": {"turbokube_lease_interval_s": 10, "turbokube_node_monitor_grace_s": 50}},
         phases=({"name": "create", "state": "done", "note": ""},),
-        pods=sli.Pods(8192, 8192, 8192, 8192, 0, 0, 0),
+        pods=sli.Pods(8192, 8192, 8192, 8192, 0, 0, 0, 0, 0),
         nodes=sli.Nodes(256, 256, 1.0, 0, ()),
         api=sli.ApiLatency("apiserver_request_sli_duration_seconds", ((0.0, 300.0),), (series(calls(1000, 0)),)),
         startups=(startup(3.0),),
@@ -70,7 +70,7 @@ def test_a_run_without_fault_passes() -> None:
     assert {each.role for each in found.limits} == {"gate", "report", "not applicable"}
 
 
-PODS = sli.Pods(8192, 8192, 8192, 8192, 0, 0, 0)
+PODS = sli.Pods(8192, 8192, 8192, 8192, 0, 0, 0, 0, 0)
 NODES = sli.Nodes(256, 256, 1.0, 0, ())
 
 
