@@ -285,9 +285,11 @@ def pods(reader: Reader) -> Pods:
         "SELECT COALESCE(SUM(made), 0), COALESCE(SUM(ran), 0), COALESCE(SUM(gone), 0),"
         " COALESCE(SUM(MAX(ran_gone, MIN(made, wanted) - (made - gone))), 0), COALESCE(SUM(restarted), 0),"
         " COALESCE(SUM(MAX(ran - wanted, 0)), 0), COALESCE(SUM(gone - ran_gone), 0) FROM ("
-        "SELECT COUNT(*) AS made, COUNT(running_seen) AS ran, COUNT(deleted_seen) AS gone, SUM(restarts > 0) AS restarted,"
+        "SELECT COUNT(*) AS made, COUNT(running_seen) AS ran, COUNT(deleted_seen) AS gone,"
+        " SUM(restarts > 0) AS restarted,"
         " SUM(running_seen IS NOT NULL AND deleted_seen IS NOT NULL) AS ran_gone, COALESCE(o.replicas, 0) AS wanted"
-        " FROM pods p LEFT JOIN owners o ON o.namespace = p.namespace AND o.name = p.owner GROUP BY p.namespace, p.owner)"
+        " FROM pods p LEFT JOIN owners o ON o.namespace = p.namespace AND o.name = p.owner"
+        " GROUP BY p.namespace, p.owner)"
     )[0]
     return Pods(planned, due, *row)
 
