@@ -16,18 +16,16 @@ author:
   - TurboKube authors (@turbokube)
 requirements:
   - turbokube
+extends_documentation_fragment:
+  - turbokube.scale._attributes
 attributes:
   check_mode:
-    description: Can run in check_mode and return changed status prediction without modifying target.
     support: full
   diff_mode:
-    description: Will return details on what has changed when in diff mode.
     support: none
     details:
       - A kubeconfig is a secret.
   idempotent:
-    description:
-      - When run twice in a row outside check mode, with the same arguments, the second invocation indicates no change.
     support: full
 options:
   folder:

@@ -20,17 +20,14 @@ requirements:
   - openshift-client
   - kubectl
 extends_documentation_fragment:
+  - turbokube.scale._attributes
   - turbokube.scale._target
 attributes:
   check_mode:
-    description: Can run in check_mode and return changed status prediction without modifying target.
     support: full
   diff_mode:
-    description: Will return details on what has changed when in diff mode.
     support: none
   idempotent:
-    description:
-      - When run twice in a row outside check mode, with the same arguments, the second invocation indicates no change.
     support: none
     details: Each time what is there at that moment is collected.
 options:

@@ -20,6 +20,8 @@ description:
   - It needs ansible-core alone, not the Python library turbokube.
 author:
   - TurboKube authors (@turbokube)
+extends_documentation_fragment:
+  - turbokube.scale._attributes
 attributes:
   check_mode:
     support: full

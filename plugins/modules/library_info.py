@@ -15,6 +15,8 @@ description:
     library turbokube, and of which version.
 author:
   - TurboKube authors (@turbokube)
+extends_documentation_fragment:
+  - turbokube.scale._attributes
 attributes:
   check_mode:
     support: full

@@ -17,17 +17,14 @@ author:
 requirements:
   - turbokube
 extends_documentation_fragment:
+  - turbokube.scale._attributes
   - turbokube.scale._target
 attributes:
   check_mode:
-    description: Can run in check_mode and return changed status prediction without modifying target.
     support: full
   diff_mode:
-    description: Will return details on what has changed when in diff mode.
     support: N/A
   idempotent:
-    description:
-      - When run twice in a row outside check mode, with the same arguments, the second invocation indicates no change.
     support: full
 options:
   run:
