@@ -168,6 +168,7 @@ def test_a_check_of_a_bare_machine_starts_and_leaves_nothing(tmp_path: Path) -> 
     assert process.marked(tmp_path / "state") == []
 
 
+@pytest.mark.slow
 def test_three_members_two_api_servers_and_what_kills_of_supervisord_leave() -> None:
     with control_plane(etcd=3, apiservers=2, scheduler_extra=2) as plane:
         target = load_target(plane.target)
@@ -198,6 +199,7 @@ def test_three_members_two_api_servers_and_what_kills_of_supervisord_leave() -> 
         assert _changed(teardown(plane.state)) == {}
 
 
+@pytest.mark.slow
 def test_kine_on_sqlite_and_refusals_with_the_components_own_words() -> None:
     if "kine" not in binaries():
         pytest.skip("no kine among the binaries")

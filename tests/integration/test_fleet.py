@@ -108,13 +108,15 @@ def vnodes(plane: ControlPlane) -> Iterator[Fleet]:
 
 
 @pytest.fixture(scope="module")
-def load(vnodes: Fleet, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def load(vnodes: Fleet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """The uids and addresses of the pods of a Deployment that runs."""
     file: Path = tmp_path_factory.mktemp("load") / "deployment.json"
     file.write_text(json.dumps(DEPLOYMENT))
     vnodes.plane.kubectl("apply", "-f", str(file))
     wait_for(lambda: len(vnodes.running()) == PODS)
-    return vnodes.running()
+    yield vnodes.running()
+    vnodes.plane.kubectl("delete", "-f", str(file))
+    wait_for(lambda: not vnodes.items("pods", "-l", "app=load"))
 
 
 def test_vnodes_are_ready_nodes_with_leases_of_their_own(vnodes: Fleet) -> None:

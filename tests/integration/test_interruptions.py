@@ -42,6 +42,7 @@ class Home:
             "-eturbokube_run=interrupted",
             "-eturbokube_profile=quickstart",
             f"-eturbokube_namespaces={NAMESPACES}",
+            "-eturbokube_rate=2.5",  # slow enough for every blow to fall into the load
         ]
 
     def start(self, playbook: str) -> subprocess.Popen[bytes]:
