@@ -14,7 +14,7 @@ if t.TYPE_CHECKING:
     from ansible.plugins.action import ActionBase
 
 
-def follow(action: ActionBase, task_vars: dict[str, t.Any], *, wait_for: float = 5.0) -> dict[str, t.Any]:
+def follow(action: ActionBase, task_vars: dict[str, t.Any], *, wait_for: float = 8.0) -> dict[str, t.Any]:
     """Run the action's module again and again, each call at most `wait_for` seconds, until it has finished.
 
     The module takes an internal option `wait_for` (float, seconds), and returns `finished` (bool; absent means true),
