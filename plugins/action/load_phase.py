@@ -22,4 +22,4 @@ class ActionModule(ActionBase):
         result = super().run(tmp, task_vars)
         # one name per ansible-playbook: the agent takes orders from one at a time
         self._task.args.setdefault("controller", f"{socket.gethostname()}/{os.getppid()}")
-        return {**result, **follow(self, task_vars or {}, wait_for=4.0)}
+        return {**result, **follow(self, task_vars or {})}
