@@ -251,6 +251,7 @@ class Scraper:
     # interruptions
 
     def _went(self, one: _Watched, now: float, error: str) -> None:
+        error = " ".join(error.split())[:100]  # a component's words may be a page
         if not one.away_since and one.answered:  # what never answered has not been interrupted
             one.away_since, one.why = now, error
             self._writer.insert("interruptions", [(now, None, one.component.name, f"does not answer: {error}")])
