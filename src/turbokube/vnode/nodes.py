@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from ..api.transport import STRATEGIC_PATCH
+from ..api.transport import STRATEGIC_PATCH, Response
 from ..api.watch import Event, ListWatch
 from . import objects
 from .addresses import Range
@@ -193,22 +193,29 @@ class Nodes:
         if not vnode.uid and not await self._register(vnode):
             return
         body = objects.lease(self.spec, vnode.name, vnode.uid, b"", time.time())
-        answer = await self._client.call("create", "leases", "POST", LEASES, body)
-        if answer.status == 409:  # of an earlier Node of this name
-            answer = await self._client.call("get", "leases", "GET", f"{LEASES}/{vnode.name}")
-        vnode.lease_version = objects.resource_version(answer.checked().body)
+        answer = await self._create("leases", LEASES, vnode.name, body)
+        vnode.lease_version = objects.resource_version(answer.body)
         vnode.renewed = time.time()
         if vnode.leaving:
             self._crew.put(self._leave, vnode)  # told to while this was under way
         else:
             self._enter(vnode)
 
+    async def _create(self, resource: str, path: str, name: str, body: bytes) -> Response:
+        """Create an object, or get the earlier one of its name.
+
+        One that is collected between the two leaves the refusal, 409, which the crew tries again.
+        """
+        answer = await self._client.call("create", resource, "POST", path, body)
+        if answer.status == 409:
+            found = await self._client.call("get", resource, "GET", f"{path}/{name}")
+            answer = answer if found.status == 404 else found
+        return answer.checked()
+
     async def _register(self, vnode: Vnode) -> bool:
         body = objects.node(self.spec, vnode.index, self._version, time.time())
-        answer = await self._client.call("create", "nodes", "POST", NODES, body)
-        if answer.status == 409:
-            answer = await self._client.call("get", "nodes", "GET", f"{NODES}/{vnode.name}")
-        node = msgspec.json.decode(answer.checked().body, type=objects.Node)
+        answer = await self._create("nodes", NODES, vnode.name, body)
+        node = msgspec.json.decode(answer.body, type=objects.Node)
         if node.metadata.labels.get(RUN_LABEL) != self.spec.run:
             self.conflict = (
                 f"name_prefix is {self.spec.name_prefix!r}, but a node {vnode.name} that is not of run "
