@@ -49,8 +49,6 @@ class Fleet:
         self.target = load_target(plane.target)
 
     def present(self, **changes: Any) -> fleet.Result:
-        import msgspec
-
         return fleet.present(
             lambda: self.target, self.plane.state, msgspec.structs.replace(SPEC, **changes), timeout=120
         )
