@@ -79,15 +79,17 @@ options:
     type: float
     default: 300
   start_delay:
-    description: Seconds from a pod's being bound to its Running.
-    type: float
-    default: 0
+    description:
+      - Seconds from a pod's being bound to its Running.
+      - Or a distribution, C(uniform(least,most)), C(exponential(mean)) or C(lognormal(mu,sigma)).
+    type: str
+    default: "0"
   stop_delay:
     description:
       - Seconds that a deleted pod's containers take to end; V(0) is the time of containers that end on SIGTERM.
-      - A pod's own grace period is never exceeded.
-    type: float
-    default: 0
+      - A pod's own grace period is never exceeded. A distribution as in O(start_delay) serves as well.
+    type: str
+    default: "0"
   capacity:
     description: What each vnode offers to the scheduler.
     type: dict
@@ -212,8 +214,8 @@ _ARGUMENTS: dict[str, t.Any] = {
     "lease_interval": {"type": "float", "default": 10},
     "lease_duration": {"type": "int", "default": 40},
     "status_interval": {"type": "float", "default": 300},
-    "start_delay": {"type": "float", "default": 0},
-    "stop_delay": {"type": "float", "default": 0},
+    "start_delay": {"type": "str", "default": "0"},
+    "stop_delay": {"type": "str", "default": "0"},
     "capacity": {"type": "dict", "default": {}, "options": _CAPACITY},
     "connections": {"type": "int", "default": 8},
     "engine": {"type": "str", "choices": ["builtin"], "default": "builtin"},

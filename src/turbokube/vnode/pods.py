@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import random
 import time
 from collections.abc import Awaitable, Callable
 
 from ..api.transport import STRATEGIC_PATCH
 from ..api.watch import Event, ListWatch
-from . import objects
+from . import behaviour, objects
 from .addresses import FALLBACK, Range, node_address, number
 from .client import Client
 from .crew import Crew
@@ -37,7 +38,9 @@ class Pods:
 
     def __init__(self, spec: Spec, client: Client, crew: Crew, vnodes: dict[str, Vnode]) -> None:
         self.watch = ListWatch(client.transport, "/api/v1/pods", objects.Pod, {"fieldSelector": "spec.nodeName!="})
-        self._spec = spec
+        self._start_delay, self._stop_delay = (
+            behaviour.parse(text).draw(random.Random(spec.seed)) for text in (spec.start_delay, spec.stop_delay)
+        )
         self._client = client
         self._crew = crew
         self._vnodes = vnodes
@@ -81,7 +84,7 @@ class Pods:
             self._admit(pod, record)
         if pod.metadata.deletion_timestamp and record.phase != ENDING:
             self._move(record, ENDING)
-            self._after(min(self._spec.stop_delay, pod.metadata.deletion_grace_period_seconds), self._finish, pod)
+            self._after(min(self._stop_delay, pod.metadata.deletion_grace_period_seconds), self._finish, pod)
 
     # what is begun
 
@@ -94,7 +97,7 @@ class Pods:
                 for addresses in self._ranges(record):
                     addresses.adopt(record.address)
         elif not pod.metadata.deletion_timestamp:
-            self._after(self._spec.start_delay, self._start, pod)
+            self._after(self._start_delay, self._start, pod)
 
     def _after(self, delay: float, job: Callable[[objects.Pod], Awaitable[None]], pod: objects.Pod) -> None:
         if delay > 0:

@@ -7,19 +7,31 @@ import re
 import msgspec
 
 from ..api.credentials import Credential
+from . import behaviour
 
 RUN_LABEL = "turbokube.io/run"
 PLACEMENTS = ("namespace", "cluster")
-FIDELITIES = ("lease",)
-ENGINES = ("builtin",)
+FIDELITIES = ("lease", "kubelet", "node")
+JOINS = ("certificate", "csr")
+ENGINES = ("builtin", "kwok", "kubemark", "virtual_kubelet")
+ACTIONS = ("silence", "not_ready", "disappear")
 
 
 class SpecError(ValueError):
     """A wish that cannot be fulfilled: one sentence with the option, its value and what is allowed."""
 
 
+class Fault(msgspec.Struct, frozen=True, kw_only=True):
+    """What befalls a share of the vnodes `after` seconds after the fleet was complete, for `duration` (0: for good)."""
+
+    after: float
+    share: float
+    action: str
+    duration: float = 0.0
+
+
 class Spec(msgspec.Struct, frozen=True, kw_only=True):
-    """A fleet, as wanted. Intervals and delays in seconds; capacities as Kubernetes quantities."""
+    """A fleet, as wanted. Intervals in seconds; delays as behaviour.parse reads them; capacities as quantities."""
 
     run: str
     count: int
@@ -29,14 +41,25 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
     lease_interval: float = 10.0  # the kubelet's: a quarter of the duration
     lease_duration: int = 40  # the kubelet's nodeLeaseDurationSeconds
     status_interval: float = 300.0  # the kubelet's nodeStatusReportFrequency
-    start_delay: float = 0.0
-    stop_delay: float = 0.0
+    start_delay: str = "0"
+    ready_delay: str = "0"  # from Running to Ready
+    run_time: str = ""  # of a container; empty: until it is told to end
+    stop_delay: str = "0"
+    failure_rate: float = 0.0  # the share of containers' ends, after their run time, that are failures
+    seed: int = 0
+    faults: list[Fault] = []
     cpu: str = "2"
     memory: str = "64Gi"
     pods: int = 1024
     connections: int = 8
     engine: str = "builtin"
+    binary: str = ""  # of a foreign engine
     fidelity: str = "lease"
+    join: str = "certificate"
+    processes: int = 1
+    images: int = 50  # the kubelet's nodeStatusMaxImages; reported at kubelet and node only
+    serve: bool = False  # the kubelet's own port
+    serve_port: int = 10250
 
     def name(self, index: int) -> str:
         """The name of vnode `index`."""
@@ -69,6 +92,7 @@ def check(spec: Spec) -> Spec:
             raise SpecError(f"{option} is {value!r}; allowed is {allowed}")
 
     need(spec.engine in ENGINES, "engine", spec.engine, " or ".join(ENGINES))
+    need(spec.join in JOINS, "join", spec.join, " or ".join(JOINS))
     need(spec.fidelity in FIDELITIES, "fidelity", spec.fidelity, " or ".join(FIDELITIES))
     need(spec.placement in PLACEMENTS, "placement", spec.placement, " or ".join(PLACEMENTS))
     need(bool(_LABEL.fullmatch(spec.run)), "run", spec.run, "a label value: up to 63 of a-z A-Z 0-9 - _ .")
@@ -84,10 +108,29 @@ def check(spec: Spec) -> Spec:
     below = f"more than 0 and less than lease_duration ({spec.lease_duration}) seconds"
     need(0 < spec.lease_interval < spec.lease_duration, "lease_interval", spec.lease_interval, below)
     need(1 <= spec.status_interval <= 86400, "status_interval", spec.status_interval, "1 to 86400 seconds")
-    need(0 <= spec.start_delay <= 3600, "start_delay", spec.start_delay, "0 to 3600 seconds")
-    need(0 <= spec.stop_delay <= 3600, "stop_delay", spec.stop_delay, "0 to 3600 seconds")
+    for option in ("start_delay", "ready_delay", "run_time", "stop_delay"):
+        text = getattr(spec, option)
+        need(_is_duration(text) or (option == "run_time" and not text), option, text, behaviour.ALLOWED)
+    need(0 <= spec.failure_rate <= 1, "failure_rate", spec.failure_rate, "0 to 1")
+    need(0 <= spec.seed < 2**32, "seed", spec.seed, "0 to 4294967295")
+    for fault in spec.faults:
+        need(fault.action in ACTIONS, "faults.action", fault.action, " or ".join(ACTIONS))
+        need(0 <= fault.share <= 1, "faults.share", fault.share, "0 to 1")
+        need(0 <= fault.after <= 86400, "faults.after", fault.after, "0 to 86400 seconds")
+        need(0 <= fault.duration <= 86400, "faults.duration", fault.duration, "0 to 86400 seconds")
     need(bool(_QUANTITY.fullmatch(spec.cpu)), "capacity.cpu", spec.cpu, "a quantity such as 2 or 1500m")
     need(bool(_QUANTITY.fullmatch(spec.memory)), "capacity.memory", spec.memory, "a quantity such as 64Gi")
     need(1 <= spec.pods <= 100_000, "capacity.pods", spec.pods, "1 to 100000")
     need(2 <= spec.connections <= 256, "connections", spec.connections, "2 to 256")
+    need(1 <= spec.processes <= 64, "processes", spec.processes, "1 to 64")
+    need(0 <= spec.images <= 500, "images", spec.images, "0 to 500")
+    need(1 <= spec.serve_port <= 65535, "serve_port", spec.serve_port, "1 to 65535")
     return spec
+
+
+def _is_duration(text: str) -> bool:
+    try:
+        behaviour.parse(text)
+    except ValueError:
+        return False
+    return True

@@ -51,7 +51,7 @@ def test_quantiles_are_bounds():
         ("count", -1, "count is -1; allowed is 0 to 100000"),
         ("lease_interval", 40.0, "lease_interval is 40.0; allowed is more than 0 and less than lease_duration (40)"),
         ("placement", "rack", "placement is 'rack'; allowed is namespace or cluster"),
-        ("engine", "kwok", "engine is 'kwok'; allowed is builtin"),
+        ("engine", "kwak", "engine is 'kwak'; allowed is builtin or kwok or kubemark or virtual_kubelet"),
         ("connections", 1, "connections is 1; allowed is 2 to 256"),
         ("memory", "lots", "capacity.memory is 'lots'; allowed is a quantity"),
         ("run", "a b", "run is 'a b'; allowed is a label value"),

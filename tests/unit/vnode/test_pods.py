@@ -108,7 +108,7 @@ def test_start_delay_is_waited_for():
         await until(lambda: scene.pods.phases()["Running"] == 1)
         assert time.monotonic() - began >= 0.25
 
-    play(story, start_delay=0.25)
+    play(story, start_delay="0.25")
 
 
 def test_pods_of_other_nodes_are_left_alone():
@@ -168,7 +168,7 @@ def test_containers_that_need_longer_than_the_grace_period_are_killed_at_its_end
         await until(lambda: len(scene.asked("DELETE")) == 2)
         assert 0.9 <= time.monotonic() - began < 1.6
 
-    play(story, stop_delay=60.0)
+    play(story, stop_delay="60")
 
 
 def test_a_pod_deleted_before_it_ran_never_runs():
@@ -180,7 +180,7 @@ def test_a_pod_deleted_before_it_ran_never_runs():
         assert [body["status"]["phase"] for _, body in scene.asked("PATCH")] == ["Succeeded"]
         assert scene.counts.pod_starts == 0
 
-    play(story, start_delay=0.2)
+    play(story, start_delay="0.2")
 
 
 def test_an_outage_delays_a_start_and_loses_none():
