@@ -7,7 +7,9 @@ from .metrics import Counts
 
 
 class Client:
-    """A transport whose requests are counted."""
+    """A transport whose requests are counted. All vnodes share one at `lease`; above it each has its own."""
+
+    __slots__ = ("_requests", "_timeout", "counts", "transport")
 
     def __init__(self, transport: Transport, counts: Counts, timeout: float) -> None:
         self.transport = transport

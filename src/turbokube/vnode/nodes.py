@@ -28,6 +28,7 @@ class Vnode:
 
     __slots__ = (
         "addresses",
+        "client",
         "index",
         "joined",
         "lease_version",
@@ -36,14 +37,17 @@ class Vnode:
         "queued",
         "ready",
         "renewed",
+        "silent",
         "uid",
     )
 
-    def __init__(self, index: int, name: str) -> None:
+    def __init__(self, index: int, name: str, client: Client) -> None:
         self.index = index
         self.name = name
+        self.client = client  # whose requests are this node's: the fleet's at `lease`, else its own
         self.uid = ""
         self.joined = self.leaving = self.ready = False
+        self.silent = False  # a machine that is cut off: it sends nothing
         self.queued = False  # a renewal waits or is under way
         self.renewed = 0.0  # UNIX time of the last renewal that the server accepted
         self.lease_version = b""
@@ -109,7 +113,7 @@ class Nodes:
             index = self.spec.index(name)
             if index is None or self.synced:
                 return  # not of this fleet's making, or an echo of one that is leaving
-            vnode = self.by_name[name] = Vnode(index, name)
+            vnode = self.by_name[name] = Vnode(index, name, self._client)
             vnode.uid = node.metadata.uid
         if vnode.uid == node.metadata.uid:
             self._take_in(vnode, node)
@@ -156,7 +160,7 @@ class Nodes:
     # joining and leaving
 
     def _begin(self, index: int) -> None:
-        vnode = Vnode(index, self.spec.name(index))
+        vnode = Vnode(index, self.spec.name(index), self._client)
         self.by_name[vnode.name] = vnode
         self._crew.put(self._join, vnode)
 

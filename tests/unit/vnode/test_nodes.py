@@ -17,8 +17,9 @@ def test_a_lease_that_is_collected_while_its_vnode_joins_is_made_anew():
 
     async def join() -> tuple[list[str], Vnode]:
         transport = FakeTransport(lambda method, path, body: answers.pop(0))
-        crew, vnode = Crew(1), Vnode(0, "vnode-00000")
-        nodes = Nodes(Spec(run="trial", count=1), "v1.36.3", Client(transport, Counts(), 1.0), crew)
+        crew, client = Crew(1), Client(transport, Counts(), 1.0)
+        vnode = Vnode(0, "vnode-00000", client)
+        nodes = Nodes(Spec(run="trial", count=1), "v1.36.3", client, crew)
         nodes.on_joined = lambda joined: None
         vnode.uid = "u"  # its Node is there
         work = asyncio.create_task(crew.run())

@@ -34,13 +34,14 @@ class Scene:
     def __init__(self, answer: Callable[[str, str, bytes], Response | Exception], **spec: Any) -> None:
         self.counts = Counts()
         self.transport = FakeTransport(answer)
-        vnode = Vnode(0, "vnode-00000")
+        client = Client(self.transport, self.counts, 1.0)
+        vnode = Vnode(0, "vnode-00000", client)
         vnode.uid, vnode.addresses = "node-uid", Range("10.128.5.0/24")
-        stranger = Vnode(1, "vnode-00001")  # its name is taken by a node that is not ours
+        stranger = Vnode(1, "vnode-00001", client)  # its name is taken by a node that is not ours
         crew = Crew(2)
         self.pods = Pods(
             Spec(run="trial", count=1, **spec),
-            Client(self.transport, self.counts, 1.0),
+            client,
             crew,
             {"vnode-00000": vnode, "vnode-00001": stranger},
         )

@@ -46,9 +46,10 @@ class Server:
 
 def scene(server: Server) -> tuple[Renewals, FakeTransport, Counts, Vnode]:
     counts, transport = Counts(), FakeTransport(server)
-    vnode = Vnode(0, "vnode-00000")
+    client = Client(transport, counts, 1.0)
+    vnode = Vnode(0, "vnode-00000", client)
     vnode.uid, vnode.joined, vnode.lease_version, vnode.renewed = "u", True, b"5", time.time()
-    return Renewals(SPEC, Client(transport, counts, 1.0), Crew(2)), transport, counts, vnode
+    return Renewals(SPEC, client, Crew(2)), transport, counts, vnode
 
 
 def renew(server: Server, version: bytes = b"5") -> tuple[list[str], Counts, Vnode]:
