@@ -4,7 +4,9 @@ from __future__ import annotations
 
 # Carrier-grade NAT space (RFC 6598): for pods whose node has no podCIDR, or one that is full
 FALLBACK = "100.64.0.0/10"
-_NODES = 172 << 24 | 16 << 16  # 172.16.0.0/12 (RFC 1918): a million vnodes
+NODES = "172.16.0.0/12"  # RFC 1918: a million vnodes
+SERVING = "127.16.0.0/12"  # the same of loopback, all of which is this machine's
+_FIRST = 256  # a range's addresses before that of vnode 0
 
 
 def dotted(address: int) -> str:
@@ -21,9 +23,25 @@ def number(address: str) -> int:
     return a << 24 | b << 16 | c << 8 | d
 
 
-def node_address(index: int) -> str:
-    """The InternalIP of vnode `index`."""
-    return dotted(_NODES + 256 + index)
+def node_address(cidr: str, index: int) -> str:
+    """The InternalIP of vnode `index` of a fleet whose nodes are in `cidr`."""
+    return dotted(number(cidr.partition("/")[0]) + _FIRST + index)
+
+
+def node_index(cidr: str, address: str) -> int:
+    """The inverse of `node_address`; negative for what is none."""
+    return number(address) - number(cidr.partition("/")[0]) - _FIRST
+
+
+def node_room(cidr: str) -> int:
+    """How many nodes have an address in an IPv4 CIDR; negative for what is none, or has bits of a host."""
+    base, _, bits = cidr.partition("/")
+    first = number(base)
+    if not bits.isdecimal() or int(bits) > 32 or not 0 < first < 1 << 32 or dotted(first) != base:
+        return -1
+    if first % (1 << 32 - int(bits)):
+        return -1
+    return (1 << 32 - int(bits)) - _FIRST - 1
 
 
 class Range:

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from .addresses import dotted, node_address
+from .addresses import dotted
 from .clock import rfc3339, rfc3339_micro
 from .spec import RUN_LABEL, Spec
 
@@ -34,6 +34,7 @@ class Meta(_Part, rename="camel", gc=False):
     namespace: str = ""
     generation: int = 0
     labels: dict[str, str] = {}
+    annotations: dict[str, str] = {}
     resource_version: str = ""
     deletion_timestamp: str = ""
     deletion_grace_period_seconds: int = 0
@@ -95,9 +96,14 @@ class Lease(_Part, gc=False):
     spec: LeaseSpec
 
 
+class Resources(_Part, gc=False):
+    requests: dict[str, str] = {}
+
+
 class Container(_Part, rename="camel", gc=False):
     name: str
     image: str = ""
+    resources: Resources | None = None
     restart_policy: str = ""  # Always: an init container that is a sidecar
 
 
@@ -197,10 +203,10 @@ def _status(spec: Spec, index: int, version: str, now: float) -> dict[str, Any]:
             for kind, status, reason, message in _CONDITIONS
         ],
         "addresses": [
-            {"type": "InternalIP", "address": node_address(index)},
+            {"type": "InternalIP", "address": spec.address(index)},
             {"type": "Hostname", "address": name},
         ],
-        "daemonEndpoints": {"kubeletEndpoint": {"Port": 10250}},
+        "daemonEndpoints": {"kubeletEndpoint": {"Port": spec.serve_port}},
         "nodeInfo": {
             "machineID": identity,
             "systemUUID": identity,

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from ..api.transport import STRATEGIC_PATCH
 from ..api.watch import Event, ListWatch
 from . import behaviour, objects
-from .addresses import FALLBACK, Range, node_address, number
+from .addresses import FALLBACK, Range, number
 from .client import Client
 from .crew import Crew
 from .nodes import Vnode
@@ -41,6 +41,10 @@ class Pods:
         self._start_delay, self._stop_delay = (
             behaviour.parse(text).draw(random.Random(spec.seed)) for text in (spec.start_delay, spec.stop_delay)
         )
+        # what a kubelet's server side needs to know of pods, if there is one
+        self.on_seen: Callable[[objects.Pod, Vnode], None] | None = None
+        self.on_gone: Callable[[str], None] | None = None
+        self._address = spec.address
         self._client = client
         self._crew = crew
         self._vnodes = vnodes
@@ -85,6 +89,8 @@ class Pods:
         if pod.metadata.deletion_timestamp and record.phase != ENDING:
             self._move(record, ENDING)
             self._after(min(self._stop_delay, pod.metadata.deletion_grace_period_seconds), self._finish, pod)
+        if self.on_seen is not None:
+            self.on_seen(pod, record.vnode)
 
     # what is begun
 
@@ -112,7 +118,7 @@ class Pods:
         if not record.address and not pod.spec.host_network:
             record.address = next((address for r in self._ranges(record) if (address := r.take())), 0)
         now = time.time()
-        body = objects.running(pod, node_address(record.vnode.index), record.address, record.seen, now)
+        body = objects.running(pod, self._address(record.vnode.index), record.address, record.seen, now)
         if not await self._patch(pod, body):
             return
         if record.phase == PENDING:
@@ -160,6 +166,8 @@ class Pods:
         if (record := self._pods.pop(uid, None)) is None:
             return
         self._phases[record.phase] -= 1
+        if self.on_gone is not None:
+            self.on_gone(uid)
         for addresses in self._ranges(record):
             addresses.release(record.address)
 

@@ -7,7 +7,7 @@ import re
 import msgspec
 
 from ..api.credentials import Credential
-from . import behaviour
+from . import addresses, behaviour
 
 RUN_LABEL = "turbokube.io/run"
 PLACEMENTS = ("namespace", "cluster")
@@ -60,10 +60,22 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
     images: int = 50  # the kubelet's nodeStatusMaxImages; reported at kubelet and node only
     serve: bool = False  # the kubelet's own port
     serve_port: int = 10250
+    node_ip_range: str = ""  # IPv4 CIDR of the InternalIPs; empty: 172.16.0.0/12, where they serve 127.16.0.0/12
+    pod_cpu_usage: str = "0"  # what a pod's metrics show: usage.parse reads it
+    pod_memory_usage: str = ""  # empty: half of the request
 
     def name(self, index: int) -> str:
         """The name of vnode `index`."""
         return f"{self.name_prefix}{index:05d}"
+
+    @property
+    def node_ips(self) -> str:
+        """The IPv4 CIDR that the InternalIPs are in. Who serves does so on loopback unless told a range."""
+        return self.node_ip_range or (addresses.SERVING if self.serve else addresses.NODES)
+
+    def address(self, index: int) -> str:
+        """The InternalIP of vnode `index`."""
+        return addresses.node_address(self.node_ips, index)
 
     def index(self, name: str) -> int | None:
         """The inverse of `name`; None for a node that is none of this fleet."""
@@ -125,6 +137,8 @@ def check(spec: Spec) -> Spec:
     need(1 <= spec.processes <= 64, "processes", spec.processes, "1 to 64")
     need(0 <= spec.images <= 500, "images", spec.images, "0 to 500")
     need(1 <= spec.serve_port <= 65535, "serve_port", spec.serve_port, "1 to 65535")
+    roomy = addresses.node_room(spec.node_ips) >= spec.count
+    need(roomy, "node_ip_range", spec.node_ips, f"an IPv4 CIDR with 256 addresses more than the {spec.count} vnodes")
     return spec
 
 

@@ -5,7 +5,7 @@ import collections
 
 import pytest
 
-from turbokube.vnode.addresses import FALLBACK, Range, dotted, node_address, number
+from turbokube.vnode.addresses import FALLBACK, NODES, Range, dotted, node_address, node_index, node_room, number
 from turbokube.vnode.clock import Wheel
 
 
@@ -92,4 +92,23 @@ def test_what_is_no_ipv4_range_has_no_addresses(cidr):
 def test_the_fallback_holds_four_million_pods_and_nodes_have_addresses_of_their_own():
     addresses = Range(FALLBACK)
     assert len({addresses.take() for _ in range(3000)} - {0}) == 3000
-    assert len({node_address(i) for i in range(20000)}) == 20000
+    assert len({node_address(NODES, i) for i in range(20000)}) == 20000
+
+
+def test_a_nodes_address_and_number_are_inverse():
+    assert node_address("127.16.0.0/12", 0) == "127.16.1.0"
+    assert node_index("127.16.0.0/12", node_address("127.16.0.0/12", 70_000)) == 70_000
+    assert node_index("127.16.0.0/12", "127.0.0.1") < 0
+
+
+@pytest.mark.parametrize(
+    ("cidr", "room"),
+    [("172.16.0.0/12", 2**20 - 257), ("10.1.0.0/23", 255), ("10.1.0.0/24", -1), ("10.1.0.1/16", -1), ("fd00::/64", -1)],
+)
+def test_a_range_holds_so_many_nodes(cidr, room):
+    assert node_room(cidr) == room
+
+
+@pytest.mark.parametrize("cidr", ["", "10.0.0.0", "10.0.0.0/33", "300.0.0.0/8"])
+def test_what_is_no_range_holds_none(cidr):
+    assert node_room(cidr) < 0

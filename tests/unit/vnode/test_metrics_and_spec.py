@@ -55,6 +55,8 @@ def test_quantiles_are_bounds():
         ("connections", 1, "connections is 1; allowed is 2 to 256"),
         ("memory", "lots", "capacity.memory is 'lots'; allowed is a quantity"),
         ("run", "a b", "run is 'a b'; allowed is a label value"),
+        ("serve_port", 70000, "serve_port is 70000; allowed is 1 to 65535"),
+        ("node_ip_range", "10.0.0.0/24", "node_ip_range is '10.0.0.0/24'; allowed is an IPv4 CIDR with 256 addresses"),
         ("name_prefix", "A-", "name_prefix is 'A-'; allowed is lower case letters"),
     ],
 )
@@ -68,6 +70,12 @@ def test_names_and_numbers_are_inverse():
     assert spec.name(7) == "a-100007"
     assert spec.index("a-100007") == 7
     assert [spec.index(name) for name in ("a-17", "b-00007", "a-1", "a-1x0007")] == [None] * 4
+
+
+def test_nodes_that_serve_are_on_loopback_unless_told_a_range():
+    assert Spec(run="trial", count=1).address(3) == "172.16.1.3"
+    assert Spec(run="trial", count=1, serve=True).address(3) == "127.16.1.3"
+    assert Spec(run="trial", count=1, serve=True, node_ip_range="10.8.0.0/16").address(3) == "10.8.1.3"
 
 
 def test_the_daemon_imports_no_heavy_package():

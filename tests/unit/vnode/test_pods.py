@@ -100,6 +100,23 @@ def test_the_echo_of_our_own_patch_starts_nothing_again():
     play(story)
 
 
+def test_the_server_side_sees_pods_of_ours_and_hears_when_they_are_gone():
+    async def story(scene: Scene) -> None:
+        seen: list[tuple[str, str]] = []
+        gone: list[str] = []
+        scene.pods.on_seen = lambda pod, vnode: seen.append((pod.metadata.uid, vnode.name))
+        scene.pods.on_gone = gone.append
+        scene.see("ADDED", pod(1))
+        scene.see("MODIFIED", pod(1, phase="Running"))
+        scene.see("ADDED", pod(2, node="vnode-00001"))
+        assert seen == [("u1", "vnode-00000")] * 2
+        scene.see("DELETED", pod(1))
+        scene.see("DELETED", pod(2, node="vnode-00001"))
+        assert gone == ["u1"]
+
+    play(story)
+
+
 def test_start_delay_is_waited_for():
     async def story(scene: Scene) -> None:
         began = time.monotonic()
