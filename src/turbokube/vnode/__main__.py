@@ -1,4 +1,4 @@
-"""The fleet's daemon: `python -m turbokube.vnode --state DIR`. Module vnode_fleet starts and steers it.
+"""An engine process of a fleet: `python -m turbokube.vnode --state DIR --name fleet`. Module vnode_fleet steers it.
 
 It imports nothing that it does not need at run time: every megabyte here is the engine's memory.
 """
@@ -28,17 +28,18 @@ from .spec import Start
 def main() -> None:
     """Run until told to stop; SIGTERM leaves the Nodes where they are, for the next engine to take over."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
-    state = Path(sys.argv[sys.argv.index("--state") + 1])
-    lock = os.open(state / "fleet" / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    state, name = (sys.argv[sys.argv.index(option) + 1] for option in ("--state", "--name"))
+    folder = Path(state, name)
+    lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # ours for as long as we live
     except BlockingIOError:
-        sys.exit(f"another engine of the run in {state} is alive")
-    file = state / "fleet" / "start.json"
+        sys.exit(f"another {name} of the run in {state} is alive")
+    file = folder / "start.json"
     start = msgspec.json.decode(file.read_bytes(), type=Start)
     file.unlink()
     try:
-        uvloop.run(_daemon(state, start))
+        uvloop.run(_daemon(folder, start))
     except BaseExceptionGroup as group:  # the first cause in one line, where the module looks for it
         error: BaseException = group
         while isinstance(error, BaseExceptionGroup):
@@ -47,13 +48,13 @@ def main() -> None:
         sys.exit(1)
 
 
-async def _daemon(state: Path, start: Start) -> None:
+async def _daemon(folder: Path, start: Start) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     version = await server_version(start.credential, start.servers)
-    engine = Engine(start.spec, start.credential, start.servers, version)
+    engine = Engine(start.spec.part(start.shard), start.credential, start.servers, version)
     # what lives now lives for ever: the collector need not look at it again. New cycles are few (a failed
     # request's traceback), so it may look seldom
     gc.collect()
@@ -63,18 +64,21 @@ async def _daemon(state: Path, start: Start) -> None:
     async def handle(request: dict[str, Any]) -> dict[str, Any]:
         if request["op"] == "scale":
             engine.scale(request["count"])
-            _write(state / "fleet" / "spec.json", msgspec.json.encode(engine.spec))
+            spec = msgspec.structs.replace(start.spec, count=request["count"])
+            _write(folder / "spec.json", msgspec.json.encode(spec))
         elif request["op"] == "stop":
             stop.set()
         elif request["op"] != "status":
             raise control.ControlError(f"op is {request['op']!r}; allowed is status, scale or stop")
         return engine.status()
 
-    server = await metrics.serve(engine.metrics)
-    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/metrics"
-    _write(state / "fleet" / "spec.json", msgspec.json.encode(start.spec))
-    async with control.serve(control.socket_path(state, "fleet"), handle):
-        _write(state / "fleet" / "state.json", msgspec.json.encode({"pid": os.getpid(), "metrics_url": url}))
+    server = await metrics.serve(engine.metrics, _last_port(folder))
+    port = server.sockets[0].getsockname()[1]
+    _write(folder / "port", str(port).encode())
+    _write(folder / "spec.json", msgspec.json.encode(start.spec))
+    async with control.serve(control.socket_path(folder.parent, folder.name), handle):
+        facts = {"pid": os.getpid(), "metrics_url": f"http://127.0.0.1:{port}/metrics"}
+        _write(folder / "state.json", msgspec.json.encode(facts))
         run = asyncio.create_task(engine.run())
         stopped = asyncio.create_task(stop.wait())
         await asyncio.wait({run, stopped}, return_when=asyncio.FIRST_COMPLETED)
@@ -86,7 +90,15 @@ async def _daemon(state: Path, start: Start) -> None:
             stopped.cancel()
             await engine.close()
             server.close()
-            (state / "fleet" / "state.json").unlink(missing_ok=True)
+            (folder / "state.json").unlink(missing_ok=True)
+
+
+def _last_port(folder: Path) -> int:
+    """Where the process before this one told of itself: whoever scrapes it need not be told anew. 0: there was none."""
+    try:
+        return int((folder / "port").read_text())
+    except (OSError, ValueError):
+        return 0
 
 
 def _write(path: Path, data: bytes) -> None:

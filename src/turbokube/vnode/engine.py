@@ -79,7 +79,7 @@ class Engine:
         lateness = self.counts.lateness
         return {
             "synced": self.nodes.synced,
-            "wanted": self.spec.count,
+            "wanted": len(self.spec.indices),
             "present": len(vnodes),
             "joined": sum(vnode.joined for vnode in vnodes),
             "ready": sum(vnode.ready for vnode in vnodes),
@@ -98,7 +98,7 @@ class Engine:
         """One scrape."""
         vnodes = list(self.nodes.by_name.values())
         gauges = {
-            'vnodes{state="wanted"}': self.spec.count,
+            'vnodes{state="wanted"}': len(self.spec.indices),
             'vnodes{state="joined"}': sum(vnode.joined for vnode in vnodes),
             'vnodes{state="ready"}': sum(vnode.ready for vnode in vnodes),
             "lease_interval_seconds": self.spec.lease_interval,

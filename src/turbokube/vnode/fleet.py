@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
+import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,10 +24,12 @@ from .nodes import LEASES, NODES
 from .objects import Bare
 from .spec import RUN_LABEL, Spec, Start, check
 
-_POLL = 0.2  # seconds between two looks at the daemon
+_POLL = 0.2  # seconds between two looks at the daemons
 _PATIENCE = 30.0  # seconds for an API server to list a run's nodes and leases
 # what a Node keeps from its creation: a fleet that lives cannot get another value of these
 _BIRTH = ("run", "name_prefix", "placement", "vnodes_per_namespace")
+_NAME = re.compile(r"fleet(-\d+)?")
+_WORST = ("lateness_p99", "oldest_renewal")  # of the processes' statuses the greatest counts, not the sum
 
 
 class FleetError(control.ControlError):
@@ -34,14 +38,25 @@ class FleetError(control.ControlError):
 
 @dataclass
 class Result:
-    """What was done, or with check mode would be. `before` and `after` are for a diff."""
+    """What was done, or with check mode would be. `before` and `after` are for a diff; `started`: which processes."""
 
     changed: bool = False
     before: dict[str, Any] = field(default_factory=dict)
     after: dict[str, Any] = field(default_factory=dict)
     status: dict[str, Any] = field(default_factory=dict)
-    pid: int | None = None
-    metrics_url: str | None = None
+    started: list[str] = field(default_factory=list)
+    pids: list[int] = field(default_factory=list)
+    metrics_urls: list[str] = field(default_factory=list)
+
+    @property
+    def pid(self) -> int | None:
+        """The process's id, if there is one process."""
+        return self.pids[0] if len(self.pids) == 1 else None
+
+    @property
+    def metrics_url(self) -> str | None:
+        """The process's metrics, if there is one process."""
+        return self.metrics_urls[0] if len(self.metrics_urls) == 1 else None
 
 
 def present(
@@ -53,73 +68,122 @@ def present(
     timeout: float = 600.0,
     check_mode: bool = False,
 ) -> Result:
-    """A fleet as `spec` says, its daemon running; with `wait` every vnode joined and Ready.
+    """A fleet as `spec` says, its processes running; with `wait` every vnode joined and Ready.
 
-    The target is asked for only when a daemon is to be started, so that check mode works before there is one.
+    The target is asked for only when a process is to be started, so that check mode works before there is one.
     Raises SpecError for a value out of bounds, FleetError when the fleet cannot be had within `timeout` seconds.
     """
     check(spec)
-    daemon = _Daemon(state)
-    last = daemon.spec()
-    if last is not None:
+    there = _There(state)
+    for last in there.specs.values():
         _same_birth(last, spec)
-    old = last if daemon.alive() else None
+    wanted = names(spec)
+    kept = [name for name in wanted if there.living(name, count=spec.count) == spec]
+    missing = [name for name in wanted if name not in kept]
     result = Result(
-        changed=old != spec,
-        before=msgspec.to_builtins(old) if old else {},
-        after=msgspec.to_builtins(spec),
+        changed=any(there.living(name) != spec for name in wanted) or bool(there.alive.keys() - set(wanted)),
+        before=there.facts(),
+        after=_facts(spec),
     )
     if check_mode:
         return result
     deadline = time.monotonic() + timeout
-    if old is None or msgspec.structs.replace(old, count=spec.count) != spec:
-        daemon.stop()
-        daemon.start(target(), spec, deadline)
-    elif old.count != spec.count:
-        daemon.call({"op": "scale", "count": spec.count})
-    result.status = daemon.wait_for(lambda now: _is_there(now, spec.count), deadline) if wait else daemon.status()
-    result.pid, result.metrics_url = daemon.facts()
+    # all that must go go before the first comes: no two processes hold the same vnode
+    there.stop(there.alive.keys() - set(kept))
+    there.forget(there.specs.keys() - set(wanted))
+    if missing:
+        _start([_Daemon(state, name) for name in missing], target(), spec, deadline)
+        result.started = missing
+    for name in kept:
+        if there.specs[name].count != spec.count:
+            _Daemon(state, name).call({"op": "scale", "count": spec.count})
+    daemons = [_Daemon(state, name) for name in wanted]
+    result.status = _wait_for(daemons, lambda now: _is_there(now, spec.count), deadline) if wait else _status(daemons)
+    for daemon in daemons:
+        pid, url = daemon.facts()
+        result.pids.append(pid)
+        result.metrics_urls.append(url)
     return result
 
 
 def absent(target: Target, state: Path, spec: Spec, *, timeout: float = 600.0, check_mode: bool = False) -> Result:
-    """No Node and no Lease with the run's label, and no daemon. Of `spec`, only run and name_prefix matter.
+    """No Node and no Lease with the run's label, and no process. Of `spec`, only run and name_prefix matter.
 
-    A daemon that died is started once more for that: removing is what it knows best.
+    Where processes have died, one is started for all: removing is what it knows best.
     """
-    daemon = _Daemon(state)
+    there = _There(state)
     left = _labelled(target, spec.run)
-    alive = daemon.alive()
-    known = daemon.spec() if alive else None
-    result = Result(changed=alive or any(left.values()), before={"daemon": alive, **left})
+    result = Result(changed=bool(there.alive) or any(left.values()), before={"daemon": bool(there.alive), **left})
     result.after = {"daemon": False, "nodes": 0, "leases": 0}
     if check_mode or not result.changed:
         return result
     deadline = time.monotonic() + timeout
     if any(left.values()):
-        if known is not None:
-            daemon.call({"op": "scale", "count": 0})
+        daemons = [_Daemon(state, name) for name in there.whole()]
+        if daemons:
+            for daemon in daemons:
+                daemon.call({"op": "scale", "count": 0})
         else:
-            daemon.start(target, msgspec.structs.replace(spec, count=0), deadline)
-        daemon.wait_for(lambda now: bool(now["synced"]) and not now["present"] and not now["waiting"], deadline)
-    daemon.stop()
+            there.stop(there.alive)
+            daemons = [_Daemon(state, "fleet")]
+            _start(daemons, target, msgspec.structs.replace(spec, count=0, processes=1), deadline)
+        _wait_for(daemons, lambda now: bool(now["synced"]) and not now["present"] and not now["waiting"], deadline)
+    there = _There(state)
+    there.stop(there.alive)
     left = _labelled(target, spec.run)
     if any(left.values()):
         raise FleetError(
             f"{left['nodes']} nodes and {left['leases']} leases of run {spec.run} are left, whose names do not begin "
             f"with name_prefix {spec.name_prefix!r}; give the prefix that they were made with"
         )
-    daemon.forget()
+    there.forget(there.specs)
     return result
 
 
 def info(state: Path) -> dict[str, Any]:
-    """The fleet of a run as its daemon tells it; {'running': False} when there is none."""
-    daemon = _Daemon(state)
-    if not daemon.alive():
+    """The fleet of a run as its processes tell it; {'running': False} when there is none.
+
+    `dead` names those that should live and do not; the counts are then those of the others.
+    """
+    there = _There(state)
+    known = next((spec for name, spec in there.specs.items() if name in there.alive), None)
+    if known is None:
         return {"running": False}
-    pid, url = daemon.facts()
-    return {"running": True, "pid": pid, "metrics_url": url, **daemon.status()}
+    wanted = names(known)
+    daemons = [_Daemon(state, name) for name in wanted if name in there.alive]
+    dead = [name for name in wanted if name not in there.alive]
+    pids, urls = (list(each) for each in zip(*(daemon.facts() for daemon in daemons), strict=True))
+    one = {"pid": pids[0], "metrics_url": urls[0]} if len(wanted) == 1 else {}
+    return {
+        "running": not dead,
+        "dead": dead,
+        **one,
+        "pids": pids,
+        "metrics_urls": urls,
+        **_status(daemons),
+        "wanted": known.count,
+    }
+
+
+def names(spec: Spec) -> list[str]:
+    """The processes that a fleet has: in /proc, in the run's state folder and among a run's components."""
+    return ["fleet"] if spec.processes == 1 else [f"fleet-{number}" for number in range(spec.processes)]
+
+
+def merged(statuses: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The status of a fleet from those of its processes: counts are summed, of texts the first that says something."""
+    found: dict[str, Any] = {}
+    for key, first in statuses[0].items():
+        each = [status[key] for status in statuses]
+        if isinstance(first, dict):
+            found[key] = merged(each)
+        elif isinstance(first, bool):
+            found[key] = all(each)
+        elif isinstance(first, str):
+            found[key] = next(filter(None, each), "")
+        else:
+            found[key] = max(each) if key in _WORST else sum(each)
+    return found
 
 
 def _is_there(status: dict[str, Any], count: int) -> bool:
@@ -136,6 +200,13 @@ def _same_birth(old: Spec, new: Spec) -> None:
                 f"{option} is {wanted!r}, but the nodes of this fleet were made with {was!r}; "
                 f"allowed is {was!r} until the fleet has been absent"
             )
+
+
+def _facts(spec: Spec) -> dict[str, Any]:
+    """A spec as a user knows it."""
+    facts: dict[str, Any] = msgspec.to_builtins(spec)
+    del facts["shard"]
+    return facts
 
 
 def _labelled(target: Target, run: str) -> dict[str, int]:
@@ -169,80 +240,137 @@ async def _count(transport: Http1, path: str, run: str) -> int:
     return count
 
 
-class _Daemon:
-    """The engine's process of one run."""
+class _There:
+    """What there is of a run's fleet: processes that live, and the specs that processes had when last heard of."""
 
     def __init__(self, state: Path) -> None:
         self._state = state
-        self._folder = state / "fleet"
-        self._log = state / "log" / "fleet.log"
-        self._socket = control.socket_path(state, "fleet")
+        self.alive = {found.name: found for found in process.marked(state) if _NAME.fullmatch(found.name)}
+        self.specs: dict[str, Spec] = {}
+        for file in sorted(state.glob("fleet*/spec.json")):
+            try:
+                self.specs[file.parent.name] = msgspec.json.decode(file.read_bytes(), type=Spec)
+            except (OSError, msgspec.MsgspecError):
+                continue  # half of a spec is none
 
-    def alive(self) -> bool:
-        return process.find(self._state, "fleet") is not None
+    def living(self, name: str, **changes: Any) -> Spec | None:
+        """The spec of a process, if it lives and has one; with changes."""
+        spec = self.specs.get(name) if name in self.alive else None
+        return msgspec.structs.replace(spec, **changes) if spec else None
 
-    def spec(self) -> Spec | None:
-        """The spec that the daemon has; None before it has one."""
-        try:
-            return msgspec.json.decode((self._folder / "spec.json").read_bytes(), type=Spec)
-        except (OSError, msgspec.MsgspecError):
-            return None
+    def whole(self) -> list[str]:
+        """The names of the processes, if all of a fleet live and agree on how many they are; else none."""
+        found = [self.living(name) for name in self.alive]
+        first = found[0] if found else None
+        agreed = first and all(spec and spec.processes == first.processes for spec in found)
+        return names(first) if first and agreed and self.alive.keys() == set(names(first)) else []
+
+    def facts(self) -> dict[str, Any]:
+        """What a diff tells of the fleet; empty when no process of it lives."""
+        known = next((spec for name, spec in self.specs.items() if name in self.alive), None)
+        if known is None:
+            return {}
+        dead = [name for name in names(known) if name not in self.alive]
+        return _facts(known) | ({"dead": dead} if dead else {})
+
+    def stop(self, some: Iterable[str]) -> None:
+        """End processes and leave what is on the API server."""
+        process.stop([self.alive[name] for name in some])
+
+    def forget(self, some: Iterable[str]) -> None:
+        """Nothing is left of what their specs said."""
+        for name in some:
+            (self._state / name / "spec.json").unlink(missing_ok=True)
+
+
+class _Daemon:
+    """One engine process of a run."""
+
+    def __init__(self, state: Path, name: str) -> None:
+        self.name = name
+        self._state = state
+        self._folder = state / name
+        self._log = state / "log" / f"{name}.log"
+        self._socket = control.socket_path(state, name)
 
     def facts(self) -> tuple[int, str]:
-        facts = msgspec.json.decode((self._folder / "state.json").read_bytes())
+        """Its pid, and where its metrics are."""
+        try:
+            facts = msgspec.json.decode((self._folder / "state.json").read_bytes())
+        except FileNotFoundError:
+            raise FleetError(f"{self.name} of the fleet's daemon has ended; {self.last_words()}") from None
         return facts["pid"], facts["metrics_url"]
 
     def call(self, request: dict[str, Any]) -> dict[str, Any]:
         try:
             return control.call(self._socket, request)
         except (ConnectionError, control.ControlError) as error:
-            raise FleetError(f"the fleet's daemon cannot be steered: {error}; {self._last_words()}") from None
+            raise FleetError(
+                f"the fleet's daemon {self.name} cannot be steered: {error}; {self.last_words()}"
+            ) from None
 
-    def status(self) -> dict[str, Any]:
-        return self.call({"op": "status"})
-
-    def start(self, target: Target, spec: Spec, deadline: float) -> None:
-        """Start it and wait until it listens. Raises FleetError with its last log lines when it dies."""
+    def spawn(self, start: Start) -> subprocess.Popen[bytes]:
+        """Start its process, which is not ready yet."""
         for folder in (self._state, self._folder, self._log.parent):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        credential = target.credential("fleet")
         file = self._folder / "start.json"
         file.unlink(missing_ok=True)
         with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:
-            out.write(msgspec.json.encode(Start(spec, credential, target.addresses(credential))))
+            out.write(msgspec.json.encode(start))
         (self._folder / "state.json").unlink(missing_ok=True)
-        argv = [sys.executable, "-m", "turbokube.vnode", "--state", str(self._state.resolve())]
-        child = process.spawn(argv, state=self._state, name="fleet", log=self._log)
+        argv = [sys.executable, "-m", "turbokube.vnode", "--state", str(self._state.resolve()), "--name", self.name]
+        return process.spawn(argv, state=self._state, name=self.name, log=self._log)
+
+    def await_up(self, child: subprocess.Popen[bytes], deadline: float) -> None:
+        """Wait until it listens. Raises FleetError with its last log lines when it dies."""
         while not (self._folder / "state.json").exists():
             if child.poll() is not None:
-                raise FleetError(f"the fleet's daemon ended with code {child.returncode}; {self._last_words()}")
+                raise FleetError(
+                    f"the fleet's daemon {self.name} ended with code {child.returncode}; {self.last_words()}"
+                )
             if time.monotonic() > deadline:
-                self.stop()
-                file.unlink(missing_ok=True)
-                raise FleetError(f"the fleet's daemon met no API server in time; {self._last_words()}")
+                (self._folder / "start.json").unlink(missing_ok=True)
+                raise FleetError(f"the fleet's daemon {self.name} met no API server in time; {self.last_words()}")
             time.sleep(0.05)
 
-    def stop(self) -> None:
-        """End it and leave what is on the API server."""
-        if (daemon := process.find(self._state, "fleet")) is not None:
-            process.stop([daemon])
-
-    def forget(self) -> None:
-        """Nothing is left of what the spec said."""
-        (self._folder / "spec.json").unlink(missing_ok=True)
-
-    def wait_for(self, done: Any, deadline: float) -> dict[str, Any]:
-        """Its status, once `done` of it is true."""
-        while True:
-            status = self.status()
-            if done(status):
-                return status
-            if time.monotonic() > deadline:
-                raise FleetError(
-                    f"in time only {status['ready']} of {status['wanted']} vnodes are Ready "
-                    f"({status['present']} present, {status['joined']} joined); {self._last_words()}"
-                )
-            time.sleep(_POLL)
-
-    def _last_words(self) -> str:
+    def last_words(self) -> str:
         return f"the last lines of {self._log}:\n{process.tail(self._log)}"
+
+
+def _start(daemons: list[_Daemon], target: Target, spec: Spec, deadline: float) -> None:
+    """Start processes and wait until all of them listen; none stays when one does not come up."""
+    credential = target.credential("fleet")
+    servers = target.addresses(credential)
+    children = {}
+    for daemon in daemons:
+        shard = int(daemon.name.partition("-")[2] or 0)
+        children[daemon] = daemon.spawn(Start(spec, credential, servers, shard))
+    try:
+        for daemon, child in children.items():
+            daemon.await_up(child, deadline)
+    except FleetError:
+        for child in children.values():
+            child.terminate()
+        for child in children.values():
+            child.wait()
+        raise
+
+
+def _status(daemons: list[_Daemon]) -> dict[str, Any]:
+    return merged([daemon.call({"op": "status"}) for daemon in daemons])
+
+
+def _wait_for(daemons: list[_Daemon], done: Callable[[dict[str, Any]], bool], deadline: float) -> dict[str, Any]:
+    """Their status, once `done` of it is true."""
+    while True:
+        each = [daemon.call({"op": "status"}) for daemon in daemons]
+        status = merged(each)
+        if done(status):
+            return status
+        if time.monotonic() > deadline:
+            slowest, _ = min(zip(daemons, each, strict=True), key=lambda pair: pair[1]["ready"] - pair[1]["wanted"])
+            raise FleetError(
+                f"in time only {status['ready']} of {status['wanted']} vnodes are Ready "
+                f"({status['present']} present, {status['joined']} joined); {slowest.last_words()}"
+            )
+        time.sleep(_POLL)

@@ -101,8 +101,8 @@ def resident() -> int:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-async def serve(text: Callable[[], str]) -> asyncio.Server:
-    """Answer GET /metrics, and nothing else, on a free port of loopback."""
+async def serve(text: Callable[[], str], port: int = 0) -> asyncio.Server:
+    """Answer GET /metrics, and nothing else, on loopback: on `port`, or on a free one if that is taken."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -121,7 +121,10 @@ async def serve(text: Callable[[], str]) -> asyncio.Server:
         finally:
             writer.close()
 
-    return await asyncio.start_server(answer, "127.0.0.1", 0)
+    try:
+        return await asyncio.start_server(answer, "127.0.0.1", port)
+    except OSError:
+        return await asyncio.start_server(answer, "127.0.0.1", 0)
 
 
 _STARTED = time.time()

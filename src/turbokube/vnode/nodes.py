@@ -90,7 +90,7 @@ class Nodes:
         """Let vnodes join or leave until there are `count`, those of the highest numbers last and first."""
         self.spec = msgspec.structs.replace(self.spec, count=count)
         self.conflict = ""
-        for index in range(count):
+        for index in self.spec.indices:
             if (vnode := self.by_name.get(self.spec.name(index))) is None:
                 self._begin(index)
             elif vnode.leaving:
@@ -111,8 +111,8 @@ class Nodes:
             self._listed.add(name)
         if (vnode := self.by_name.get(name)) is None:
             index = self.spec.index(name)
-            if index is None or self.synced:
-                return  # not of this fleet's making, or an echo of one that is leaving
+            if index is None or self.synced or not self.spec.owns(index):
+                return  # not of this process's making, or an echo of one that is leaving
             vnode = self.by_name[name] = Vnode(index, name, self._client)
             vnode.uid = node.metadata.uid
         if vnode.uid == node.metadata.uid:
@@ -150,7 +150,7 @@ class Nodes:
             if (vnode := self.by_name.get(name)) is not None:
                 vnode.lease_version = event.object.metadata.resource_version.encode()
                 vnode.renewed = event.object.spec.renew_time.timestamp() if event.object.spec.renew_time else 0.0
-            elif (index := self.spec.index(name)) is None or index >= self.spec.count:
+            elif self.spec.owns(index := self.spec.index(name)) and index not in self.spec.indices:
                 self._crew.put(self._delete, "leases", LEASES, name)
         for vnode in self.by_name.values():
             if vnode.index < self.spec.count:

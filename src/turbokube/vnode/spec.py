@@ -56,13 +56,28 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
     binary: str = ""  # of a foreign engine
     fidelity: str = "lease"
     join: str = "certificate"
-    processes: int = 1
+    processes: int = 1  # engine processes: vnode i is the one of process i % processes
+    shard: int = 0  # which of them this is; only `part` sets it
     images: int = 50  # the kubelet's nodeStatusMaxImages; reported at kubelet and node only
     serve: bool = False  # the kubelet's own port
     serve_port: int = 10250
     node_ip_range: str = ""  # IPv4 CIDR of the InternalIPs; empty: 172.16.0.0/12, where they serve 127.16.0.0/12
     pod_cpu_usage: str = "0"  # what a pod's metrics show: usage.parse reads it
     pod_memory_usage: str = ""  # empty: half of the request
+
+    def part(self, shard: int) -> Spec:
+        """What process `shard` is given: vnodes, a port and a share of the connections that are its own."""
+        share = max(2, -(-self.connections // self.processes))
+        return msgspec.structs.replace(self, shard=shard, connections=share, serve_port=self.serve_port + shard)
+
+    @property
+    def indices(self) -> range:
+        """The vnodes of this process."""
+        return range(self.shard, self.count, self.processes)
+
+    def owns(self, index: int | None) -> bool:
+        """Whether vnode `index` is this process's. What is no vnode's (None) is left to the first process."""
+        return (index or 0) % self.processes == self.shard
 
     def name(self, index: int) -> str:
         """The name of vnode `index`."""
@@ -84,11 +99,12 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Start(msgspec.Struct):
-    """What the daemon is started with. It holds a key, so its file is 0600 and gone once it is read."""
+    """What a process starts with: the fleet's spec. It holds a key, so its file is 0600 and gone once it is read."""
 
     spec: Spec
     credential: Credential
     servers: list[str]
+    shard: int = 0
 
 
 _QUANTITY = re.compile(r"[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?")

@@ -88,6 +88,6 @@ def test_a_second_engine_of_a_run_is_refused(tmp_path):
     (tmp_path / "fleet").mkdir()
     with open(tmp_path / "fleet" / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        command = [sys.executable, "-m", "turbokube.vnode", "--state", str(tmp_path)]
+        command = [sys.executable, "-m", "turbokube.vnode", "--state", str(tmp_path), "--name", "fleet"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr.strip()) == (1, f"another engine of the run in {tmp_path} is alive")
+    assert (done.returncode, done.stderr.strip()) == (1, f"another fleet of the run in {tmp_path} is alive")

@@ -31,3 +31,34 @@ def test_a_lease_that_is_collected_while_its_vnode_joins_is_made_anew():
     methods, vnode = asyncio.run(join())
     assert methods == ["POST", "GET", "POST"]
     assert vnode.lease_version == b"7"
+
+
+def test_a_process_takes_over_and_removes_what_is_its_own_alone():
+    node = '{"metadata":{"name":"vnode-%05d","uid":"u%d"},"spec":{},"status":{}}'
+    lease = '{"metadata":{"name":"%s"},"spec":{}}'
+    nodes_body = ",".join(node % (index, index) for index in range(6))
+    leases_body = ",".join(lease % name for name in [*(f"vnode-{index:05d}" for index in range(8)), "stranger"])
+
+    def answer(method: str, path: str, body: bytes) -> Response:
+        if method == "GET":
+            items = leases_body if "/leases" in path else nodes_body
+            return Response(200, f'{{"metadata":{{"resourceVersion":"1"}},"items":[{items}]}}'.encode())
+        return Response(201 if method == "POST" else 200, b'{"metadata":{"resourceVersion":"2"}}')
+
+    async def engine(shard: int) -> tuple[list[str], set[str]]:
+        spec = Spec(run="trial", count=4, processes=2).part(shard)
+        transport = FakeTransport(answer)
+        crew, client = Crew(1), Client(transport, Counts(), 1.0)
+        nodes = Nodes(spec, "v1.36.3", client, crew)
+        nodes.on_joined = nodes.on_left = lambda vnode: None
+        work = [asyncio.create_task(each) for each in (crew.run(), nodes.run())]
+        await until(lambda: nodes.synced and not len(crew) and len(nodes.by_name) == 2)
+        await asyncio.sleep(0.05)
+        for each in work:
+            each.cancel()
+        return list(nodes.by_name), {
+            path.rpartition("/")[2] for method, path, _ in transport.asked if method == "DELETE"
+        }
+
+    assert asyncio.run(engine(0)) == (["vnode-00000", "vnode-00002"], {"vnode-00004", "vnode-00006", "stranger"})
+    assert asyncio.run(engine(1)) == (["vnode-00001", "vnode-00003"], {"vnode-00005", "vnode-00007"})

@@ -1,0 +1,220 @@
+"""Which processes a fleet has, and what becomes of them; the engine itself is a stub that joins at once."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from turbokube.api.credentials import Credential
+from turbokube.daemon import process
+from turbokube.vnode import fleet
+from turbokube.vnode.spec import Spec
+
+SPEC = Spec(run="trial", count=10, connections=8)
+_STUB = """
+import asyncio, os, pathlib, sys
+import msgspec
+from turbokube.daemon import control
+from turbokube.vnode.spec import Start
+
+folder = pathlib.Path(sys.argv[1])
+start = msgspec.json.decode((folder / "start.json").read_bytes(), type=Start)
+mine = start.spec.part(start.shard)
+
+
+def status():
+    n = len(mine.indices)
+    worst = {"lateness_p99": 0.1 * mine.shard, "oldest_renewal": 5.0 + mine.shard}
+    pods = {"Pending": 0, "Running": 3}
+    return {"synced": True, "wanted": n, "present": n, "joined": n, "ready": n, "conflict": "", "waiting": 0,
+            "pods": pods, "renewals": 7, **worst}
+
+
+async def handle(request):
+    global mine
+    if request["op"] == "scale":
+        mine = msgspec.structs.replace(mine, count=request["count"])
+        spec = msgspec.structs.replace(start.spec, count=request["count"])
+        (folder / "spec.json").write_bytes(msgspec.json.encode(spec))
+    return status()
+
+
+async def main():
+    (folder / "spec.json").write_bytes(msgspec.json.encode(start.spec))
+    if start.spec.cpu == "666":
+        sys.exit("no such processor")
+    async with control.serve(control.socket_path(folder.parent, folder.name), handle):
+        facts = {"pid": os.getpid(), "metrics_url": f"http://127.0.0.1/{folder.name}"}
+        new = folder / "state.new"
+        new.write_bytes(msgspec.json.encode(facts))
+        new.replace(folder / "state.json")
+        await asyncio.sleep(60)
+
+asyncio.run(main())
+"""
+
+
+class _Target:
+    """The only thing that is asked of a target here."""
+
+    def credential(self, actor: str) -> Credential:
+        return Credential(server="https://127.0.0.1:1", ca=None, certificate=None, key=None, token="t")
+
+    def addresses(self, credential: Credential) -> list[str]:
+        return [credential.server]
+
+
+@pytest.fixture
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    spawn = process.spawn
+    monkeypatch.setattr(
+        process,
+        "spawn",
+        lambda argv, *, state, name, log: spawn(
+            [sys.executable, "-c", _STUB, str(tmp_path / name)], state=state, name=name, log=log
+        ),
+    )
+    monkeypatch.setattr(fleet, "_labelled", lambda target, run: {"nodes": 0, "leases": 0})
+    yield tmp_path
+    process.stop(process.marked(tmp_path))
+
+
+def present(state: Path, check_mode: bool = False, **changes: Any) -> fleet.Result:
+    target: Any = _Target()
+    wish = msgspec.structs.replace(SPEC, **changes)
+    return fleet.present(lambda: target, state, wish, timeout=20, check_mode=check_mode)
+
+
+def alive(state: Path) -> dict[str, int]:
+    return {found.name: found.pid for found in process.marked(state)}
+
+
+def kill(state: Path, name: str) -> None:
+    found = process.find(state, name)
+    assert found is not None
+    found.signal(signal.SIGKILL)
+    while found.alive():
+        time.sleep(0.01)
+
+
+def test_one_process_is_named_as_ever(state: Path) -> None:
+    result = present(state)
+    assert (result.changed, result.started, list(alive(state))) == (True, ["fleet"], ["fleet"])
+    assert (result.pid, result.metrics_url) == (alive(state)["fleet"], "http://127.0.0.1/fleet")
+    assert not present(state).changed
+    assert fleet.info(state)["pid"] == result.pid
+
+
+def test_several_processes_make_one_fleet(state: Path) -> None:
+    assert present(state, processes=3, check_mode=True).changed
+    assert not alive(state)
+    result = present(state, processes=3)
+    assert sorted(alive(state)) == result.started == ["fleet-0", "fleet-1", "fleet-2"]
+    assert (result.pid, result.metrics_url) == (None, None)
+    assert result.metrics_urls == [f"http://127.0.0.1/fleet-{k}" for k in range(3)]
+    assert (result.status["ready"], result.status["renewals"], result.status["pods"]["Running"]) == (10, 21, 9)
+    assert (result.status["oldest_renewal"], result.status["lateness_p99"]) == (7.0, 0.2)
+    assert not present(state, processes=3).changed
+    pids = alive(state)
+    assert present(state, processes=3, count=5).status["wanted"] == 5
+    assert alive(state) == pids
+    assert not present(state, processes=3, count=5, check_mode=True).changed
+
+
+def test_one_that_died_is_named_and_only_it_is_started_again(state: Path) -> None:
+    present(state, processes=3)
+    before = alive(state)
+    kill(state, "fleet-1")
+    facts = fleet.info(state)
+    assert (facts["running"], facts["dead"], facts["wanted"], facts["ready"]) == (False, ["fleet-1"], 10, 7)
+    assert present(state, processes=3, check_mode=True).before["dead"] == ["fleet-1"]
+    result = present(state, processes=3)
+    assert (result.changed, result.started) == (True, ["fleet-1"])
+    after = alive(state)
+    assert {name for name in after if after[name] == before[name]} == {"fleet-0", "fleet-2"}
+    assert fleet.info(state)["running"]
+
+
+def test_one_that_dies_while_the_fleet_is_awaited_is_named(state: Path) -> None:
+    present(state, processes=2)
+    daemons = [fleet._Daemon(state, name) for name in ("fleet-0", "fleet-1")]
+    kill(state, "fleet-1")
+    with pytest.raises(fleet.FleetError, match=r"daemon fleet-1 cannot be steered.*fleet-1\.log"):
+        fleet._wait_for(daemons, lambda now: False, time.monotonic() + 5)
+
+
+@pytest.mark.parametrize(("one", "other"), [(1, 2), (3, 2), (2, 1)])
+def test_another_number_of_processes_replaces_them_all(state: Path, one: int, other: int) -> None:
+    present(state, processes=one)
+    before = set(alive(state).values())
+    result = present(state, processes=other)
+    assert result.changed
+    assert sorted(alive(state)) == result.started == fleet.names(msgspec.structs.replace(SPEC, processes=other))
+    assert not before & set(alive(state).values())
+    assert not present(state, processes=other).changed
+
+
+def test_none_of_them_starts_before_the_last_of_those_that_go_has_gone(
+    state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    present(state, processes=2)
+    seen: list[dict[str, int]] = []
+    start = fleet._start
+    monkeypatch.setattr(fleet, "_start", lambda *given: (seen.append(alive(state)), start(*given))[1])
+    present(state, processes=3)
+    assert seen == [{}]
+
+
+def test_none_stays_when_one_does_not_come_up(state: Path) -> None:
+    with pytest.raises(fleet.FleetError, match=r"(?s)fleet-\d ended with code 1.*no such processor"):
+        present(state, processes=2, cpu="666")
+    assert not alive(state)
+
+
+def test_absent_ends_them_all_and_check_mode_does_not(state: Path) -> None:
+    present(state, processes=2)
+    target: Any = _Target()
+    assert fleet.absent(target, state, SPEC, check_mode=True).changed
+    assert len(alive(state)) == 2
+    assert fleet.absent(target, state, SPEC).changed
+    assert not alive(state)
+    assert not fleet.absent(target, state, SPEC).changed
+    assert fleet.info(state) == {"running": False}
+
+
+@pytest.mark.parametrize("died", [False, True])
+def test_absent_asks_all_to_let_their_vnodes_go_or_one_in_place_of_all(
+    state: Path, monkeypatch: pytest.MonkeyPatch, died: bool
+) -> None:
+    present(state, processes=2)
+    if died:
+        kill(state, "fleet-0")
+    counts = iter([{"nodes": 10, "leases": 10}, {"nodes": 0, "leases": 0}])
+    monkeypatch.setattr(fleet, "_labelled", lambda target, run: next(counts))
+    names: list[list[str]] = []
+    wait = fleet._wait_for
+    monkeypatch.setattr(
+        fleet, "_wait_for", lambda daemons, *rest: (names.append(sorted(alive(state))), wait(daemons, *rest))[1]
+    )
+    target: Any = _Target()
+    assert fleet.absent(target, state, SPEC).changed
+    assert names == [["fleet"] if died else ["fleet-0", "fleet-1"]]
+    assert not alive(state)
+
+
+def test_processes_share_the_vnodes_and_the_connections() -> None:
+    spec = msgspec.structs.replace(SPEC, processes=3, serve_port=10250)
+    parts = [spec.part(shard) for shard in range(3)]
+    assert sorted(index for part in parts for index in part.indices) == list(range(10))
+    assert [index % 3 for part in parts for index in part.indices] == [0] * 4 + [1] * 3 + [2] * 3
+    assert all(part.owns(index) == (index in part.indices) for part in parts for index in range(10))
+    assert [part.owns(None) for part in parts] == [True, False, False]
+    assert [(part.connections, part.serve_port) for part in parts] == [(3, 10250), (3, 10251), (3, 10252)]
+    assert SPEC.part(0) == SPEC
