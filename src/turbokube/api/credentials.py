@@ -17,7 +17,11 @@ class CredentialError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """One identity at one API server. PEM texts, not paths; `token` goes into the Authorization header."""
+    """One identity at one API server. PEM texts; `token` goes into the Authorization header.
+
+    `pem_file`, in place of `certificate` and `key`, is a file with both, read anew for every connection: whoever acts
+    for thousands of identities keeps their paths only.
+    """
 
     server: str
     ca: str | None = None
@@ -25,6 +29,7 @@ class Credential:
     key: str | None = None
     token: str | None = None
     verify: bool = True
+    pem_file: str | None = None
 
     def ssl_context(self) -> ssl.SSLContext:
         """A client context with this identity's CA and certificate."""
@@ -32,7 +37,9 @@ class Credential:
         if not self.verify:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
-        if self.certificate and self.key:
+        if self.pem_file:
+            context.load_cert_chain(self.pem_file)
+        elif self.certificate and self.key:
             # ssl loads a key pair from files only; the file lives for this call and is ours alone
             descriptor, path = tempfile.mkstemp(suffix=".pem")
             try:

@@ -189,16 +189,22 @@ class Http1:
         self._streams: set[_Connection] = set()
         token = f"Authorization: Bearer {credential.token}\r\n" if credential.token else ""
         host = self._servers[0].netloc
-        self._headers = f" HTTP/1.1\r\nHost: {host}\r\nUser-Agent: {user_agent}\r\nAccept: {JSON}\r\n{token}".encode()
+        self._headers = f" HTTP/1.1\r\nHost: {host}\r\nUser-Agent: {user_agent}\r\n{token}".encode()
         self._closed = False
         self._reaper = self.loop.call_later(1.0, self._reap)
 
     async def request(
-        self, method: str, path: str, body: bytes = b"", content_type: str = JSON, timeout: float = 30.0
+        self,
+        method: str,
+        path: str,
+        body: bytes = b"",
+        content_type: str = JSON,
+        timeout: float = 30.0,
+        accept: str = JSON,
     ) -> Response:
         """See Transport. What met a connection just closed is sent once more, unless a POST."""
         deadline = self.loop.time() + timeout
-        head = self._head(method, path, body, content_type)
+        head = self._head(method, path, body, content_type, accept)
         while True:
             connection = await self._take(deadline)
             fresh = not connection.used
@@ -211,13 +217,13 @@ class Http1:
                 connection.abort("cancelled")
                 raise
 
-    async def stream(self, path: str) -> AsyncIterator[bytes]:
+    async def stream(self, path: str, accept: str = JSON) -> AsyncIterator[bytes]:
         """See Transport. Yields complete lines without their newline."""
         stream = _Stream()
         connection = await self._connect(self.loop.time() + 10.0)
         self._streams.add(connection)
         try:
-            connection.open(self._head("GET", path, b"", JSON), stream, self.loop.time() + 60.0)
+            connection.open(self._head("GET", path, b"", JSON, accept), stream, self.loop.time() + 60.0)
             rest = b""
             while data := await stream.more():
                 if stream.status >= 300:
@@ -261,11 +267,12 @@ class Http1:
 
     # inside
 
-    def _head(self, method: str, path: str, body: bytes, content_type: str) -> bytes:
+    def _head(self, method: str, path: str, body: bytes, content_type: str, accept: str) -> bytes:
+        head = method.encode() + b" " + path.encode() + self._headers
         if not body:
-            return method.encode() + b" " + path.encode() + self._headers + b"\r\n"
-        lengths = f"Content-Type: {content_type}\r\nContent-Length: {len(body)}\r\n\r\n".encode()
-        return method.encode() + b" " + path.encode() + self._headers + lengths + body
+            return head + f"Accept: {accept}\r\n\r\n".encode()
+        lengths = f"Accept: {accept}\r\nContent-Type: {content_type}\r\nContent-Length: {len(body)}\r\n\r\n"
+        return head + lengths.encode() + body
 
     async def _take(self, deadline: float) -> _Connection:
         """A free connection, a new one while there is room, or the next that gets free."""

@@ -8,6 +8,7 @@ from typing import Protocol
 import msgspec
 
 JSON = "application/json"
+PROTOBUF = "application/vnd.kubernetes.protobuf"  # of a watch's answer: with ";stream=watch" behind it
 MERGE_PATCH = "application/merge-patch+json"
 STRATEGIC_PATCH = "application/strategic-merge-patch+json"
 
@@ -72,12 +73,18 @@ class Transport(Protocol):
     """Requests and streams to the API servers of one target with one identity."""
 
     async def request(
-        self, method: str, path: str, body: bytes = b"", content_type: str = JSON, timeout: float = 30.0
+        self,
+        method: str,
+        path: str,
+        body: bytes = b"",
+        content_type: str = JSON,
+        timeout: float = 30.0,
+        accept: str = JSON,
     ) -> Response:
         """One request, one answer. Raises Unreachable when none came within `timeout` seconds."""
         ...
 
-    def stream(self, path: str) -> AsyncIterator[bytes]:
+    def stream(self, path: str, accept: str = JSON) -> AsyncIterator[bytes]:
         """The lines of a GET that stays open. Raises ApiError if refused; ends when the server ends it."""
         ...
 
