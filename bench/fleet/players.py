@@ -23,7 +23,7 @@ from turbokube.vnode.nodes import LEASES, NODES
 from turbokube.vnode.spec import Spec
 
 KWOK_VERSION = "0.8.0"
-_HERE = Path(__file__).resolve().parent
+_MODULE = Path(__file__).resolve().parents[2] / "roles/kube_binaries/files/modules/kwok" / KWOK_VERSION
 _STAGES = ("node/fast", "node/heartbeat-with-lease", "pod/fast")  # as kwokctl has them when leases are on
 _RUN = "benchfleet"
 
@@ -181,6 +181,6 @@ def _go(*arguments: str) -> str:
     if go is None:
         sys.exit("--kwok auto and KWOK's stages need Go in PATH, and there is none")
     environment = {**os.environ, "CGO_ENABLED": "0"}
-    subprocess.run([go, "mod", "download", "sigs.k8s.io/kwok"], cwd=_HERE / "kwok", env=environment, check=True)
-    done = subprocess.run([go, *arguments], cwd=_HERE / "kwok", env=environment, stdout=subprocess.PIPE, check=True)
+    subprocess.run([go, "mod", "download", "sigs.k8s.io/kwok"], cwd=_MODULE, env=environment, check=True)
+    done = subprocess.run([go, *arguments], cwd=_MODULE, env=environment, stdout=subprocess.PIPE, check=True)
     return done.stdout.decode()

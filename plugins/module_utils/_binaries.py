@@ -39,18 +39,22 @@ class Binary:
     project: str
     package: str
     version: tuple[str, ...] = ("--version",)
+    released: bool = True  # whether its project's release site has it
 
 
 BINARIES = {
     "kube-apiserver": Binary("kubernetes", "k8s.io/kubernetes/cmd/kube-apiserver"),
     "kube-controller-manager": Binary("kubernetes", "k8s.io/kubernetes/cmd/kube-controller-manager"),
+    "kube-proxy": Binary("kubernetes", "k8s.io/kubernetes/cmd/kube-proxy"),
     "kube-scheduler": Binary("kubernetes", "k8s.io/kubernetes/cmd/kube-scheduler"),
     "kubeadm": Binary("kubernetes", "k8s.io/kubernetes/cmd/kubeadm", ("version", "-o", "short")),
     "kubectl": Binary("kubernetes", "k8s.io/kubernetes/cmd/kubectl", ("version", "--client")),
     "kubelet": Binary("kubernetes", "k8s.io/kubernetes/cmd/kubelet"),
+    "kubemark": Binary("kubernetes", "k8s.io/kubernetes/cmd/kubemark", released=False),
     "etcd": Binary("etcd", "go.etcd.io/etcd/server/v3"),
     "etcdctl": Binary("etcd", "go.etcd.io/etcd/etcdctl/v3", ("version",)),
     "kine": Binary("kine", "github.com/k3s-io/kine"),
+    "kwok": Binary("kwok", "sigs.k8s.io/kwok/cmd/kwok"),
 }
 # What a release's own build stamps, with {version}, {major} and {minor}; etcd's is in its source.
 STAMPS = {
@@ -61,8 +65,14 @@ STAMPS = {
     ),
     "etcd": (),
     "kine": ("github.com/k3s-io/kine/pkg/version.Version=v{version}",),
+    "kwok": ("sigs.k8s.io/kwok/pkg/consts.Version={version}",),
 }
-MODULES = {"kubernetes": "k8s.io/kubernetes", "etcd": "go.etcd.io/etcd/server/v3", "kine": "github.com/k3s-io/kine"}
+MODULES = {
+    "kubernetes": "k8s.io/kubernetes",
+    "etcd": "go.etcd.io/etcd/server/v3",
+    "kine": "github.com/k3s-io/kine",
+    "kwok": "sigs.k8s.io/kwok",
+}
 
 
 class SourceError(Exception):
@@ -202,7 +212,8 @@ class Getter:
         if source == "path":
             return f"kube_binaries_path {self.wanted.path}" if self.wanted.path else None
         if source == "release":
-            return f"release site {self.wanted.urls[project]}" if project in self.wanted.urls else None
+            known = project in self.wanted.urls and BINARIES[name].released
+            return f"release site {self.wanted.urls[project]}" if known else None
         return "go build"
 
     def _path(self, name: str) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: kube_binaries
-short_description: Get the binaries of Kubernetes and its store
+short_description: Get the binaries of Kubernetes, its store and its stand-ins for nodes
 version_added: 0.1.0
 description:
   - Finds the binaries that are named, in the versions that are named, and gets those that are missing into a cache of
@@ -44,10 +44,13 @@ options:
       - kine
       - kube-apiserver
       - kube-controller-manager
+      - kube-proxy
       - kube-scheduler
       - kubeadm
       - kubectl
       - kubelet
+      - kubemark
+      - kwok
   kubernetes_version:
     description: The version of Kubernetes, without a leading C(v).
     type: str
@@ -58,6 +61,10 @@ options:
     required: true
   kine_version:
     description: The version of kine, without a leading C(v).
+    type: str
+    required: true
+  kwok_version:
+    description: The version of KWOK, without a leading C(v).
     type: str
     required: true
   path:
@@ -105,6 +112,7 @@ EXAMPLES = r"""
     kubernetes_version: 1.36.3
     etcd_version: 3.7.3
     kine_version: 0.17.5
+    kwok_version: 0.8.0
     sources: [release]
   register: binaries
 
@@ -148,6 +156,7 @@ from ansible_collections.turbokube.scale.plugins.module_utils._binaries import (
 )
 from ansible_collections.turbokube.scale.plugins.module_utils._detached import Job
 
+PROJECTS = ("kubernetes", "etcd", "kine", "kwok")
 # A failure that a playbook did not live to see is forgotten after so many seconds, and the next one tries again.
 FAILURE_SECONDS = 60.0
 
@@ -155,7 +164,7 @@ FAILURE_SECONDS = 60.0
 def wanted_of(module: AnsibleModule) -> Wanted:
     """The module's parameters; fails for a version that is none."""
     params = module.params
-    versions = {project: params[f"{project}_version"] for project in ("kubernetes", "etcd", "kine")}
+    versions = {project: params[f"{project}_version"] for project in PROJECTS}
     for project, version in versions.items():
         if not re.fullmatch(r"\d+\.\d+\.\d+([-+][\w.+-]+)?", version):
             module.fail_json(msg=f"{project}_version is {version!r}, and has to be three numbers such as 1.36.3.")
@@ -206,6 +215,7 @@ def main() -> t.NoReturn:
             "kubernetes_version": {"type": "str", "required": True},
             "etcd_version": {"type": "str", "required": True},
             "kine_version": {"type": "str", "required": True},
+            "kwok_version": {"type": "str", "required": True},
             "path": {"type": "path"},
             "cache": {"type": "path"},
             "sources": {

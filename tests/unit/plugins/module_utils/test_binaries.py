@@ -21,7 +21,7 @@ from ansible_collections.turbokube.scale.plugins.module_utils import _binaries
 from ansible_collections.turbokube.scale.plugins.module_utils._binaries import Getter, SourceError, Wanted
 from ansible_collections.turbokube.scale.plugins.module_utils._detached import Job
 
-VERSIONS = {"kubernetes": "1.36.3", "etcd": "3.7.3", "kine": "0.17.5"}
+VERSIONS = {"kubernetes": "1.36.3", "etcd": "3.7.3", "kine": "0.17.5", "kwok": "0.8.0"}
 ARCHITECTURE = _binaries.architecture()
 
 
@@ -199,6 +199,13 @@ def test_version_that_is_not_held_is_named(tmp_path: t.Any) -> None:
     (tmp_path / "modules/kine/0.1.0").mkdir(parents=True)
     (error,) = get(want(tmp_path, None, "kine"))["errors"].values()
     assert "go.mod is held for 0.1.0, not for kine 0.17.5" in error
+
+
+def test_release_site_is_not_asked_for_what_it_does_not_have(tmp_path: t.Any, site: Site) -> None:
+    report = get(want(tmp_path, site, "kubemark", "kwok"))
+    assert len(report["errors"]) == 2
+    assert site.asked == []
+    assert not any("release site" in error for error in report["errors"].values())
 
 
 def test_go_that_is_too_old_is_not_used(tmp_path: t.Any, monkeypatch: pytest.MonkeyPatch) -> None:

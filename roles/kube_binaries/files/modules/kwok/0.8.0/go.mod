@@ -1,4 +1,4 @@
-module turbokube.scale/bench/kwok
+module turbokube/kwok
 
 go 1.26.0
 
