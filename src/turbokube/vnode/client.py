@@ -7,22 +7,36 @@ from .metrics import Counts
 
 
 class Client:
-    """A transport whose requests are counted. All vnodes share one at `lease`; above it each has its own."""
+    """A transport whose requests are counted. All vnodes share one at `lease`; above it each has its own.
 
-    __slots__ = ("_requests", "_timeout", "counts", "transport")
+    `accept` is what answers come in unless a call says otherwise.
+    """
 
-    def __init__(self, transport: Transport, counts: Counts, timeout: float) -> None:
+    __slots__ = ("_requests", "_timeout", "accept", "counts", "transport")
+
+    def __init__(self, transport: Transport, counts: Counts, timeout: float, accept: str = JSON) -> None:
         self.transport = transport
         self.counts = counts
+        self.accept = accept
         self._timeout = timeout
         self._requests = counts.requests
 
     async def call(
-        self, verb: str, resource: str, method: str, path: str, body: bytes = b"", content_type: str = JSON
+        self,
+        verb: str,
+        resource: str,
+        method: str,
+        path: str,
+        body: bytes = b"",
+        content_type: str = JSON,
+        *,
+        accept: str = "",
     ) -> Response:
         """One request, whatever its status. Raises Unreachable."""
         try:
-            answer = await self.transport.request(method, path, body, content_type, self._timeout)
+            answer = await self.transport.request(
+                method, path, body, content_type, self._timeout, accept or self.accept
+            )
         except Unreachable:
             self._requests[verb, resource, "unreachable"] += 1
             raise

@@ -13,7 +13,7 @@ T = TypeVar("T")
 _GOLDEN = (
     0.6180339887498949  # multiples of it, modulo 1, are spread evenly however many there are (three-distance theorem)
 )
-_TICK = 0.05  # seconds: the least distance of two moments on a wheel; due times are exact to this
+_TICK = 0.05  # seconds: the least distance of two moments on a wheel or an agenda; due times are exact to this
 
 
 @functools.lru_cache(maxsize=4)
@@ -73,3 +73,36 @@ class Wheel(Generic[T]):
 
     def _slot(self, number: int) -> list[T]:
         return self._slots[int(number * _GOLDEN % 1.0 * len(self._slots))]
+
+
+class Agenda:
+    """Appointments by the ten thousand, each kept once: a list per tick, where a timer each would take 500 bytes."""
+
+    def __init__(self) -> None:
+        self.lag = 0.0  # the most that a tick was late since `worst_lag` asked
+        self._ticks: dict[int, list[Callable[[], object]]] = {}
+        self._next = int(time.monotonic() / _TICK)  # the first tick that has not been kept
+
+    def at(self, moment: float, job: Callable[[], object]) -> None:
+        """Have `job` called at `moment` (time.monotonic), at the next tick when that is past."""
+        self._ticks.setdefault(max(self._next, round(moment / _TICK)), []).append(job)
+
+    def after(self, seconds: float, job: Callable[[], object]) -> None:
+        self.at(time.monotonic() + seconds, job)
+
+    def worst_lag(self) -> float:
+        """The longest delay of a tick, in seconds, since this was asked last."""
+        worst, self.lag = self.lag, 0.0
+        return worst
+
+    async def run(self) -> None:
+        """Keep appointments for ever. None may raise."""
+        while True:
+            late = time.monotonic() - self._next * _TICK
+            if late < 0:
+                await asyncio.sleep(-late)
+                continue
+            self.lag = max(self.lag, late)
+            self._next += 1
+            for job in self._ticks.pop(self._next - 1, ()):
+                job()

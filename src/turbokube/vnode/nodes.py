@@ -113,7 +113,7 @@ class Nodes:
             index = self.spec.index(name)
             if index is None or self.synced or not self.spec.owns(index):
                 return  # not of this process's making, or an echo of one that is leaving
-            vnode = self.by_name[name] = Vnode(index, name, self._client)
+            vnode = self.by_name[name] = self._new(index)
             vnode.uid = node.metadata.uid
         if vnode.uid == node.metadata.uid:
             self._take_in(vnode, node)
@@ -159,15 +159,26 @@ class Nodes:
 
     # joining and leaving
 
+    def _new(self, index: int) -> Vnode:
+        return Vnode(index, self.spec.name(index), self._client)
+
     def _begin(self, index: int) -> None:
-        vnode = Vnode(index, self.spec.name(index), self._client)
+        vnode = self._new(index)
         self.by_name[vnode.name] = vnode
         self._crew.put(self._join, vnode)
 
     def _enter(self, vnode: Vnode) -> None:
+        """It has a Node and a Lease: from now on it keeps them."""
         vnode.joined = True
         self._statuses.add(vnode.index, vnode)
         self.on_joined(vnode)
+
+    def _quit(self, vnode: Vnode) -> None:
+        """It sends no more of its own accord, whether it had come to that or not."""
+        if vnode.joined:
+            vnode.joined = vnode.ready = False
+            self._statuses.remove(vnode.index, vnode)
+            self.on_left(vnode)
 
     def _end(self, vnode: Vnode) -> None:
         if not vnode.leaving:
@@ -177,10 +188,7 @@ class Nodes:
     def _forget(self, vnode: Vnode) -> None:
         if self.by_name.get(vnode.name) is vnode:
             del self.by_name[vnode.name]
-        if vnode.joined:
-            vnode.joined = vnode.ready = False
-            self._statuses.remove(vnode.index, vnode)
-            self.on_left(vnode)
+        self._quit(vnode)
 
     def _gone(self, vnode: Vnode) -> None:
         """Its Node was deleted by somebody else: a machine that is there registers again."""
@@ -197,7 +205,7 @@ class Nodes:
         if not vnode.uid and not await self._register(vnode):
             return
         body = objects.lease(self.spec, vnode.name, vnode.uid, b"", time.time())
-        answer = await self._create("leases", LEASES, vnode.name, body)
+        answer = await self._create(vnode, "leases", LEASES, body)
         vnode.lease_version = objects.resource_version(answer.body)
         vnode.renewed = time.time()
         if vnode.leaving:
@@ -205,21 +213,21 @@ class Nodes:
         else:
             self._enter(vnode)
 
-    async def _create(self, resource: str, path: str, name: str, body: bytes) -> Response:
-        """Create an object, or get the earlier one of its name.
+    async def _create(self, vnode: Vnode, resource: str, path: str, body: bytes) -> Response:
+        """Create the object of a vnode's name, or get the earlier one.
 
         One that is collected between the two leaves the refusal, 409, which the crew tries again.
         """
-        answer = await self._client.call("create", resource, "POST", path, body)
+        answer = await vnode.client.call("create", resource, "POST", path, body)
         if answer.status == 409:
-            found = await self._client.call("get", resource, "GET", f"{path}/{name}")
+            found = await vnode.client.call("get", resource, "GET", f"{path}/{vnode.name}")
             answer = answer if found.status == 404 else found
         return answer.checked()
 
     async def _register(self, vnode: Vnode) -> bool:
         body = objects.node(self.spec, vnode.index, self._version, time.time())
-        answer = await self._create("nodes", NODES, vnode.name, body)
-        node = msgspec.json.decode(answer.body, type=objects.Node)
+        answer = await self._create(vnode, "nodes", NODES, body)
+        node = objects.read_node(answer.body)
         if node.metadata.labels.get(RUN_LABEL) != self.spec.run:
             self.conflict = (
                 f"name_prefix is {self.spec.name_prefix!r}, but a node {vnode.name} that is not of run "
@@ -234,11 +242,7 @@ class Nodes:
     async def _leave(self, vnode: Vnode) -> None:
         if not vnode.leaving:  # wanted again before this began, or between two tries
             return await self._join(vnode)
-        # renewals stop before the Lease goes, so that none brings it back
-        if vnode.joined:
-            vnode.joined = False
-            self._statuses.remove(vnode.index, vnode)
-            self.on_left(vnode)
+        self._quit(vnode)  # before the Lease goes, so that no renewal brings it back
         if vnode.uid:
             await self._delete("nodes", NODES, vnode.name)
             await self._delete("leases", LEASES, vnode.name)
@@ -260,9 +264,9 @@ class Nodes:
         await self._patch(vnode, objects.node_status(self.spec, vnode.index, self._version, time.time(), changed))
 
     async def _patch(self, vnode: Vnode, body: bytes) -> None:
-        if not vnode.joined:
+        if not vnode.joined or vnode.silent:
             return
         path = f"{NODES}/{vnode.name}/status"
-        answer = await self._client.call("patch", "nodes/status", "PATCH", path, body, STRATEGIC_PATCH)
+        answer = await vnode.client.call("patch", "nodes/status", "PATCH", path, body, STRATEGIC_PATCH)
         if answer.status != 404:  # deleted by somebody else, of which the watch tells
             answer.checked()

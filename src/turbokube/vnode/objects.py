@@ -16,7 +16,7 @@ from .spec import RUN_LABEL, Spec
 _encode = msgspec.json.encode
 
 # type, status, reason, message: the words of the kubelet (pkg/kubelet/nodestatus/setters.go)
-_CONDITIONS = (
+CONDITIONS = (
     ("MemoryPressure", "False", "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
     ("DiskPressure", "False", "KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
     ("PIDPressure", "False", "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
@@ -149,8 +149,8 @@ def node(spec: Spec, index: int, version: str, now: float) -> bytes:
             "apiVersion": "v1",
             "kind": "Node",
             "metadata": {"name": name, "labels": labels},
-            "spec": {"taints": [_taint(spec, index)]},
-            "status": _status(spec, index, version, now),
+            "spec": {"taints": [taint(spec, index)]},
+            "status": status(spec, index, version, now),
         }
     )
 
@@ -160,21 +160,22 @@ def node_status(spec: Spec, index: int, version: str, now: float, changed: bool)
 
     `changed`: the conditions were otherwise before, so that now is their transition.
     """
-    status = _status(spec, index, version, now)
+    whole = status(spec, index, version, now)
     if not changed:
-        for condition in status["conditions"]:
+        for condition in whole["conditions"]:
             del condition["lastTransitionTime"]
-    return _encode({"status": status})
+    return _encode({"status": whole})
 
 
 def node_heartbeat(now: float) -> bytes:
     """A patch of the conditions' heartbeat times, as a kubelet's when nothing else has changed."""
-    beats = [{"type": kind, "lastHeartbeatTime": rfc3339(now)} for kind, *_ in _CONDITIONS]
-    order = [{"type": kind} for kind, *_ in _CONDITIONS]
+    beats = [{"type": kind, "lastHeartbeatTime": rfc3339(now)} for kind, *_ in CONDITIONS]
+    order = [{"type": kind} for kind, *_ in CONDITIONS]
     return _encode({"status": {"$setElementOrder/conditions": order, "conditions": beats}})
 
 
-def _taint(spec: Spec, index: int) -> dict[str, str]:
+def taint(spec: Spec, index: int) -> dict[str, str]:
+    """What keeps pods of others off a vnode."""
     if spec.placement == "cluster":
         return {"key": "turbokube.io/vnode", "value": "true", "effect": "NoSchedule"}
     return {
@@ -184,7 +185,8 @@ def _taint(spec: Spec, index: int) -> dict[str, str]:
     }
 
 
-def _status(spec: Spec, index: int, version: str, now: float) -> dict[str, Any]:
+def status(spec: Spec, index: int, version: str, now: float) -> dict[str, Any]:
+    """A Ready Node's status."""
     name, moment = spec.name(index), rfc3339(now)
     capacity = {"cpu": spec.cpu, "memory": spec.memory, "pods": str(spec.pods)}
     identity = hashlib.sha256(name.encode()).hexdigest()[:32]
@@ -194,13 +196,13 @@ def _status(spec: Spec, index: int, version: str, now: float) -> dict[str, Any]:
         "conditions": [
             {
                 "type": kind,
-                "status": status,
+                "status": value,
                 "reason": reason,
                 "message": message,
                 "lastHeartbeatTime": moment,
                 "lastTransitionTime": moment,
             }
-            for kind, status, reason, message in _CONDITIONS
+            for kind, value, reason, message in CONDITIONS
         ],
         "addresses": [
             {"type": "InternalIP", "address": spec.address(index)},
@@ -246,6 +248,11 @@ def lease(spec: Spec, name: str, uid: str, version: bytes, now: float) -> bytes:
         spec.lease_duration,
         moment,
     )
+
+
+def read_node(body: bytes) -> Node:
+    """The Node in an answer."""
+    return msgspec.json.decode(body, type=Node)
 
 
 def resource_version(body: bytes) -> bytes:

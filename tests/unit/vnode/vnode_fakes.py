@@ -16,7 +16,13 @@ class FakeTransport:
         self.asked: list[tuple[str, str, bytes]] = []
 
     async def request(
-        self, method: str, path: str, body: bytes = b"", content_type: str = JSON, timeout: float = 30.0
+        self,
+        method: str,
+        path: str,
+        body: bytes = b"",
+        content_type: str = JSON,
+        timeout: float = 30.0,
+        accept: str = JSON,
     ) -> Response:
         await asyncio.sleep(0)
         self.asked.append((method, path, body))
