@@ -38,7 +38,8 @@ options:
     choices: [present, absent]
     default: present
   state_dir:
-    description: Folder of the run's state; the daemon keeps its own in C(fleet) and its log in C(log/fleet.log).
+    description:
+      - Folder of the run's state; the daemon keeps its own in C(fleet) and its log in C(log/fleet.log).
     type: path
     required: true
   run:
@@ -113,6 +114,17 @@ options:
       - There are two more connections for watches, and up to 64 for leases, opened when the API server is slow.
     type: int
     default: 8
+  processes:
+    description:
+      - How many engine processes share the fleet, from V(1) to V(64). Vnode C(i) is that of process C(i % processes).
+      - With V(1) the process is C(fleet), with more C(fleet-0), C(fleet-1) and so on, each with a folder and a log of
+        its name in O(state_dir). O(connections) are shared out among them.
+      - One process is bound by one core. At O(fidelity=lease) each process watches all pods, so that every pod costs the
+        API server and the host more with each process; take no more than the load needs.
+      - A process that died is started again alone. Another number ends all processes and starts as many anew, which take
+        over the vnodes and their pods.
+    type: int
+    default: 1
   engine:
     description: What runs the vnodes.
     type: str
@@ -173,16 +185,28 @@ ready:
   returned: when the daemon runs
   type: int
   sample: 256
+started:
+  description: The processes that this task started.
+  returned: always
+  type: list
+  elements: str
+  sample: [fleet]
 pid:
   description: The daemon's process id.
-  returned: when the daemon runs
+  returned: when the daemon runs, with O(processes=1)
   type: int
   sample: 4711
 metrics_url:
   description: Where the daemon tells of itself in Prometheus' text format, on loopback.
-  returned: when the daemon runs
+  returned: when the daemon runs, with O(processes=1)
   type: str
   sample: http://127.0.0.1:41613/metrics
+metrics_urls:
+  description: The same of every process, in the order of their numbers.
+  returned: always
+  type: list
+  elements: str
+  sample: [http://127.0.0.1:41613/metrics]
 """
 
 import json
@@ -218,6 +242,7 @@ _ARGUMENTS: dict[str, t.Any] = {
     "stop_delay": {"type": "str", "default": "0"},
     "capacity": {"type": "dict", "default": {}, "options": _CAPACITY},
     "connections": {"type": "int", "default": 8},
+    "processes": {"type": "int", "default": 1},
     "engine": {"type": "str", "choices": ["builtin"], "default": "builtin"},
     "fidelity": {"type": "str", "choices": ["lease"], "default": "lease"},
     "wait": {"type": "bool", "default": True},
@@ -261,6 +286,8 @@ def _apply(module: AnsibleModule) -> dict[str, t.Any]:
         "ready": result.status.get("ready"),
         "pid": result.pid,
         "metrics_url": result.metrics_url,
+        "metrics_urls": result.metrics_urls,
+        "started": result.started,
         "diff": {"before": _text(result.before), "after": _text(result.after)},
     }
     return {name: value for name, value in answer.items() if value is not None}

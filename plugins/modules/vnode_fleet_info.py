@@ -44,12 +44,18 @@ EXAMPLES = r"""
 
 RETURN = r"""
 running:
-  description: Whether the daemon is alive; when it is not, nothing else is returned.
+  description: Whether every process of the fleet is alive; when none is, nothing else is returned.
   returned: always
   type: bool
   sample: true
+dead:
+  description: The processes that should live and do not. All that follows is then of the others.
+  returned: when running
+  type: list
+  elements: str
+  sample: []
 wanted:
-  description: How many vnodes there are to be.
+  description: How many vnodes there are to be, in all processes.
   returned: when running
   type: int
   sample: 256
@@ -120,14 +126,26 @@ waiting:
   sample: 0
 pid:
   description: The daemon's process id.
-  returned: when running
+  returned: when running, as one process
   type: int
   sample: 4711
 metrics_url:
   description: Where the daemon tells of itself in Prometheus' text format, on loopback.
-  returned: when running
+  returned: when running, as one process
   type: str
   sample: http://127.0.0.1:41613/metrics
+pids:
+  description: The process ids of those that live, in the order of their numbers.
+  returned: when running
+  type: list
+  elements: int
+  sample: [4711]
+metrics_urls:
+  description: Where those that live tell of themselves, in the same order.
+  returned: when running
+  type: list
+  elements: str
+  sample: [http://127.0.0.1:41613/metrics]
 """
 
 import typing as t

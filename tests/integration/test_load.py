@@ -224,7 +224,7 @@ def test_roles_load_and_collect(run: Run) -> None:
         plays = [{"hosts": "admin", "gather_facts": False, "roles": roles}]
         return playbook(plays, {}, {"admin": 1}, *(["--check"] if check else []))["admin-0"]
 
-    load = {"role": "load", **common, **phase, "load_fleet_metrics_url": url}
+    load = {"role": "load", **common, **phase, "load_fleet_metrics_urls": [url]}
     assert play(dict(load), check=True)["changed"] == 1
     assert not run.bundle.exists()
     assert play(dict(load))["changed"] == 1

@@ -17,7 +17,7 @@ from typing import Any
 
 from turbokube.bundle.reader import Reader
 
-from .series import Metrics, Series, quantile_interval
+from .series import GAP_INTERVALS, Metrics, Series, quantile_interval
 
 # api_call_latency.md: "99th percentile over last 5 minutes".
 API_WINDOW_S = 300.0
@@ -181,11 +181,8 @@ def interruptions(reader: Reader) -> tuple[Interruption, ...]:
 
 def is_ours(what: str) -> bool:
     """Whether an interruption is of the measurement (the agent, the fleet, a pause), not of the target."""
-    return (
-        what.split()[0].rstrip(":") in ("agent", "observer", "scraper", "unattended", "pause", "fleet")
-        if what
-        else False
-    )
+    who = what.split()[0].rstrip(":").partition("-")[0] if what else ""  # fleet-3 is the fleet's
+    return who in ("agent", "observer", "scraper", "unattended", "pause", "fleet")
 
 
 def windows(begin: float, end: float, length: float = API_WINDOW_S) -> tuple[tuple[float, float], ...]:
@@ -367,7 +364,8 @@ def lease_ratios(reader: Reader, metrics: Metrics, interval: float) -> tuple[Lea
     others = other_renewals(metrics)
     found = []
     for source, kind, rises, aside in (("fleet", "fleet", fleet, 0.0), ("apiserver", "kube-apiserver", served, others)):
-        times = sorted(t for name, what in metrics.kinds.items() if what == kind for t in metrics.scrapes.get(name, []))
+        each = [metrics.scrapes[one] for one, what in metrics.kinds.items() if what == kind and one in metrics.scrapes]
+        times = _common(each, GAP_INTERVALS * metrics.interval)
         if rises and times:
             found.append(_ratio(source, spans, rises, times, interval, aside))
     return tuple(found)
@@ -403,6 +401,17 @@ def _steady(reader: Reader, interval: float) -> list[tuple[float, float, int]]:
         else:
             spans.append((time, time, total))
     return [(begin + interval, end, total) for begin, end, total in spans if total > 0 and end > begin + interval]
+
+
+def _common(each: Sequence[Sequence[float]], gap: float) -> list[float]:
+    """The moments of all components' scrapes from when the last began until the first ended.
+
+    One that is silent for longer than `gap` at an end is not waited for: what it did not do then was not done.
+    """
+    begin, end = min((times[0] for times in each), default=0.0), max((times[-1] for times in each), default=0.0)
+    begin = max((times[0] for times in each if times[0] - begin <= gap), default=begin)
+    end = min((times[-1] for times in each if end - times[-1] <= gap), default=end)
+    return sorted(t for times in each for t in times if begin <= t <= end)
 
 
 def _rises(metrics: Metrics, metric: str, wanted: Any) -> list[tuple[float, float, float]]:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from turbokube.predict.coefficients import Coefficients, Cost
+from turbokube.predict.coefficients import Coefficients
 from turbokube.predict.machine import Machine
 from turbokube.profile.schema import Profile, as_options, lease_settings
 
@@ -79,7 +79,7 @@ def predict(profile: Profile, machine: Machine, layout: Mapping[str, int], coeff
         pods_per_second=limits[bound_by],
         bound_by=bound_by,
         seconds=profile.pods / limits[bound_by] if limits[bound_by] else math.inf,
-        memory=sum(_memory(cost, profile) * count for cost, count, _ in costs),
+        memory=_memory(profile, here, coefficients),
         store=store,
         disk=members * (store + disk.member_bytes) + disk.bundle_bytes + disk.pod_bytes * profile.pods + disk.log_bytes,
         open_files=OPEN_FILES + profile.connections,
@@ -132,8 +132,14 @@ def _limits(profile: Profile, here: Mapping[str, int], coefficients: Coefficient
     return limits
 
 
-def _memory(cost: Cost, profile: Profile) -> float:
-    return cost.memory_mib * 2**20 + (cost.node_kib * profile.vnodes + cost.pod_kib * profile.pods) * 2**10
+def _memory(profile: Profile, here: Mapping[str, int], coefficients: Coefficients) -> float:
+    """Of all components. Each holds all nodes and pods, but a process of the fleet only its share of them."""
+    memory = 0.0
+    for kind, count in here.items():
+        cost = coefficients.cost(kind)
+        objects = (cost.node_kib * profile.vnodes + cost.pod_kib * profile.pods) * 2**10
+        memory += cost.memory_mib * 2**20 * count + objects * (1 if kind == "fleet" else count)
+    return memory
 
 
 def _store(profile: Profile, heartbeats: float, coefficients: Coefficients) -> float:

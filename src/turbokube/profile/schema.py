@@ -104,6 +104,7 @@ class Profile:
     engine: str = variable("builtin", "What runs the vnodes.", choices=("builtin",))
     fidelity: str = variable("lease", "How much of a node's traffic a vnode makes.", choices=("lease",))
     connections: int = variable(8, "Connections that the engine's vnodes share.", least=2, most=256)
+    fleet_processes: int = variable(1, "Engine processes that share the vnodes, by their numbers.", least=1, most=64)
     lease_interval_s: float = variable(10.0, "Seconds between renewals of a vnode's lease.", least=1, most=900)
     lease_duration_s: int = variable(40, "Duration that a lease claims.", least=2, most=3600)
     node_monitor_grace_s: int = variable(

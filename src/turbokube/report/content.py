@@ -190,10 +190,13 @@ def _objects(profile: dict[str, Any]) -> str:
 
 
 def _own(processes: list[dict[str, Any]]) -> str:
-    ours = [row for row in processes if row["component"] in ("fleet", "agent")]
-    return "; ".join(
-        f"{row['component']} {row['cores']:.2f} cores, {row['memory_bytes'] / 2**20:.0f} MiB" for row in ours
-    )
+    words = []
+    for kind in ("fleet", "agent"):
+        rows = [row for row in processes if row["kind"] == kind]
+        cores, memory = (sum(row[key] for row in rows) for key in ("cores", "memory_bytes"))
+        several = f" ({len(rows)} processes)" if len(rows) > 1 else ""
+        words += [f"{kind}{several} {cores:.2f} cores, {memory / 2**20:.0f} MiB"] if rows else []
+    return "; ".join(words)
 
 
 def _windows(facts: Facts) -> str:

@@ -179,9 +179,9 @@ class Plots:
         yield self._time("size", "Store: size", "MiB", sizes, note=note)
 
     def processes(self) -> Iterable[Plot]:
-        cpu = self.metrics.rates("process_cpu_seconds_total", _component, self.cells)
+        cpu = self.metrics.rates("process_cpu_seconds_total", _process, self.cells)
         yield self._time("cpu", "CPU by process", "cores", _most(cpu), style="area", note="ours are fleet and agent")
-        memory = self.metrics.levels("process_resident_memory_bytes", _component, self.cells)
+        memory = self.metrics.levels("process_resident_memory_bytes", _process, self.cells)
         lines = {name: _scaled(line, 2**-20) for name, line in memory.items()}
         yield self._time("memory", "Resident memory by process", "MiB", _most(lines))
 
@@ -297,6 +297,11 @@ def _most(lines: Mapping[str, Line], most: int = _MOST_LINES) -> dict[str, Line]
 
 def _component(series: Series) -> str:
     return series.component
+
+
+def _process(series: Series) -> str:
+    """A component, the processes of the fleet as one."""
+    return "fleet" if series.kind == "fleet" else series.component
 
 
 def _label(name: str) -> Callable[[Series], str | None]:

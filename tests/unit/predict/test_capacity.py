@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 import yaml
 
@@ -94,6 +95,13 @@ def test_client_limits_bind_and_are_named() -> None:
     assert extra.bound_by == "turbokube_client_qps 4 in kube-scheduler"
     paced = predict(profile(rate=1.5), machine(16, 64), ONE_MACHINE, measured.load())
     assert (paced.pods_per_second, paced.bound_by) == (12, "turbokube_rate 1.5")
+
+
+def test_processes_of_a_fleet_share_its_vnodes() -> None:
+    cost = Cost(idle_cores=0, heartbeat_ms=1, pod_ms=1, memory_mib=30, node_kib=2, pod_kib=1)
+    fleet = msgspec.structs.replace(ROUND, components={**ROUND.components, "fleet": cost})
+    one, four = (predict(profile(**SMALL), machine(2, 22), {**THREE, "fleet": count}, fleet).memory for count in (1, 4))
+    assert four - one == pytest.approx(3 * 30 * 2**20)
 
 
 def test_extra_schedulers_take_memory() -> None:

@@ -280,6 +280,40 @@ def test_lease_ratio_by_both_witnesses(bundle: Bundle) -> None:
     assert [round(ratio, 6) for _, _, ratio in fleet.windows] == [0.9] * 6
 
 
+def test_renewals_of_all_processes_of_a_fleet_are_one_ratio(bundle: Bundle) -> None:
+    bundle.rows("nodes", (0.0, 100, 100, 0), (180.0, 100, 100, 0))
+    for number, share in enumerate((0.6, 0.3)):
+        times = [float(t) for t in range(5 * number, 181, 15)]  # they are not scraped at the same moment
+        made = {t: t * 10 * share for t in times}
+        bundle.scraped(f"fleet-{number}", *times)
+        bundle.series(f"fleet-{number}", "turbokube_fleet_lease_renewals_total", made)
+        bundle.series(f"fleet-{number}", "turbokube_fleet_loop_lag_seconds", dict.fromkeys(times, 0.1 + number))
+    with bundle.read() as reader:
+        (fleet,) = sli.lease_ratios(reader, Metrics(reader), 10.0)
+        lags = sli.lags(reader, Metrics(reader))
+    assert (fleet.source, fleet.overall) == ("fleet", pytest.approx(0.9))
+    assert [round(ratio, 2) for _, _, ratio in fleet.windows] == [0.9] * len(fleet.windows)
+    assert lags["fleet"][2] == 1.1
+
+
+def test_a_process_that_died_lacks_in_the_ratio(bundle: Bundle) -> None:
+    bundle.rows("nodes", (0.0, 100, 100, 0), (240.0, 100, 100, 0))
+    for number, last in enumerate((241, 125)):
+        times = [float(t) for t in range(0, last, 15)]
+        bundle.scraped(f"fleet-{number}", *times)
+        bundle.series(f"fleet-{number}", "turbokube_fleet_lease_renewals_total", {t: t * 5 for t in times})
+    with bundle.read() as reader:
+        (fleet,) = sli.lease_ratios(reader, Metrics(reader), 10.0)
+    assert fleet.worst is not None
+    assert fleet.worst[2] == pytest.approx(0.5)
+
+
+def test_an_outage_of_a_process_of_the_fleet_is_ours() -> None:
+    assert [sli.is_ours(what) for what in ("fleet", "fleet-3", "agent", "kube-apiserver-0", "fleets", "")] == [
+        True, True, True, False, False, False,
+    ]  # fmt: skip
+
+
 def test_the_worst_window_is_the_one_farthest_from_one(bundle: Bundle) -> None:
     times = [float(t) for t in range(0, 181, 15)]
     bundle.rows("nodes", (0.0, 100, 100, 0), (180.0, 100, 100, 0)).scraped("fleet", *times)
