@@ -54,7 +54,7 @@ async def _daemon(folder: Path, start: Start) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     version = await server_version(start.credential, start.servers)
-    engine = Engine(start.spec.part(start.shard), start.credential, start.servers, version)
+    engine = Engine(start.spec.part(start.shard), start.credential, start.servers, version, start.serving)
     # what lives now lives for ever: the collector need not look at it again. New cycles are few (a failed
     # request's traceback), so it may look seldom
     gc.collect()

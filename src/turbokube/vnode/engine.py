@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -18,6 +18,9 @@ from .nodes import Nodes, Vnode
 from .pods import Pods
 from .renewals import Renewals
 from .spec import Spec
+
+if TYPE_CHECKING:
+    from .server import Server
 
 _LEASE_TIMEOUT, _TIMEOUT = 10.0, 30.0  # seconds; the kubelet's for its heartbeats, client-go's usual for the rest
 
@@ -33,7 +36,8 @@ class _Version(msgspec.Struct, rename="camel"):
 class Engine:
     """Keeps the fleet as the spec wants it. Make it inside a running loop; `run` for ever, then `close`."""
 
-    def __init__(self, spec: Spec, credential: Credential, servers: list[str], version: str) -> None:
+    def __init__(self, spec: Spec, credential: Credential, servers: list[str], version: str, serving: str = "") -> None:
+        """`serving`: path of the PEM file that vnodes serve with, where the spec says that they do."""
         self.spec = spec
         self.counts = Counts()
         # leases have connections of their own: a burst of pods must not make them late
@@ -48,6 +52,7 @@ class Engine:
         self.renewals = Renewals(spec, leases, Crew(_LEASE_CONNECTIONS))
         self.pods = Pods(spec, others, self._crew, self.nodes.by_name)
         self.nodes.on_joined, self.nodes.on_left = self.renewals.enter, self.renewals.leave
+        self.server = self._serve(serving, credential.ca, version) if spec.serve else None
         self.counts.watch_restarts = lambda: self.nodes.watch.restarts + self.pods.watch.restarts
 
     async def run(self) -> None:
@@ -57,6 +62,8 @@ class Engine:
             group.create_task(self.nodes.run())
             group.create_task(self.nodes.report())
             group.create_task(self.renewals.run())
+            if self.server is not None:
+                group.create_task(self.server.run())
             while not self.nodes.synced:
                 await asyncio.sleep(0.05)
             group.create_task(self.pods.run())
@@ -106,6 +113,13 @@ class Engine:
             **{f'pods{{phase="{phase}"}}': count for phase, count in self.pods.phases().items()},
         }
         return exposition(self.counts, gauges, self.renewals.wheel.worst_lag())
+
+    def _serve(self, certificate: str, authority: str | None, version: str) -> Server:
+        from .server import Server  # here: it is memory that a fleet which does not serve can do without
+
+        server = Server(self.spec, self.nodes.by_name, version, certificate, authority)
+        self.pods.on_seen, self.pods.on_gone = server.usage.see, server.usage.forget
+        return server
 
     def _oldest(self, vnodes: list[Vnode]) -> float:
         """Seconds since the renewal that is longest ago."""

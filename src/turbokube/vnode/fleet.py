@@ -20,6 +20,7 @@ from ..api.target import Target
 from ..api.transport import ApiError, Unreachable
 from ..api.watch import ListWatch
 from ..daemon import control, process
+from . import listener, serving
 from .nodes import LEASES, NODES
 from .objects import Bare
 from .spec import RUN_LABEL, Spec, Start, check
@@ -126,7 +127,7 @@ def absent(target: Target, state: Path, spec: Spec, *, timeout: float = 600.0, c
         else:
             there.stop(there.alive)
             daemons = [_Daemon(state, "fleet")]
-            _start(daemons, target, msgspec.structs.replace(spec, count=0, processes=1), deadline)
+            _start(daemons, target, msgspec.structs.replace(spec, count=0, processes=1, serve=False), deadline)
         _wait_for(daemons, lambda now: bool(now["synced"]) and not now["present"] and not now["waiting"], deadline)
     there = _There(state)
     there.stop(there.alive)
@@ -288,7 +289,7 @@ class _Daemon:
 
     def __init__(self, state: Path, name: str) -> None:
         self.name = name
-        self._state = state
+        self.state = state
         self._folder = state / name
         self._log = state / "log" / f"{name}.log"
         self._socket = control.socket_path(state, name)
@@ -311,15 +312,15 @@ class _Daemon:
 
     def spawn(self, start: Start) -> subprocess.Popen[bytes]:
         """Start its process, which is not ready yet."""
-        for folder in (self._state, self._folder, self._log.parent):
+        for folder in (self.state, self._folder, self._log.parent):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         file = self._folder / "start.json"
         file.unlink(missing_ok=True)
         with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:
             out.write(msgspec.json.encode(start))
         (self._folder / "state.json").unlink(missing_ok=True)
-        argv = [sys.executable, "-m", "turbokube.vnode", "--state", str(self._state.resolve()), "--name", self.name]
-        return process.spawn(argv, state=self._state, name=self.name, log=self._log)
+        argv = [sys.executable, "-m", "turbokube.vnode", "--state", str(self.state.resolve()), "--name", self.name]
+        return process.spawn(argv, state=self.state, name=self.name, log=self._log)
 
     def await_up(self, child: subprocess.Popen[bytes], deadline: float) -> None:
         """Wait until it listens. Raises FleetError with its last log lines when it dies."""
@@ -341,10 +342,15 @@ def _start(daemons: list[_Daemon], target: Target, spec: Spec, deadline: float) 
     """Start processes and wait until all of them listen; none stays when one does not come up."""
     credential = target.credential("fleet")
     servers = target.addresses(credential)
+    shards = {daemon: int(daemon.name.partition("-")[2] or 0) for daemon in daemons}
+    pem = ""
+    if spec.serve:
+        for shard in shards.values():
+            listener.check(spec.part(shard), servers)
+        pem = str(serving.certificate(daemons[0].state / "fleet" / "serving.pem", spec.run).resolve())
     children = {}
-    for daemon in daemons:
-        shard = int(daemon.name.partition("-")[2] or 0)
-        children[daemon] = daemon.spawn(Start(spec, credential, servers, shard))
+    for daemon, shard in shards.items():
+        children[daemon] = daemon.spawn(Start(spec, credential, servers, shard, pem))
     try:
         for daemon, child in children.items():
             daemon.await_up(child, deadline)

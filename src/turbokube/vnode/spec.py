@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 import msgspec
 
@@ -105,6 +106,7 @@ class Start(msgspec.Struct):
     credential: Credential
     servers: list[str]
     shard: int = 0
+    serving: str = ""  # path of the certificate and key that vnodes serve with
 
 
 _QUANTITY = re.compile(r"[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?")
@@ -152,10 +154,21 @@ def check(spec: Spec) -> Spec:
     need(2 <= spec.connections <= 256, "connections", spec.connections, "2 to 256")
     need(1 <= spec.processes <= 64, "processes", spec.processes, "1 to 64")
     need(0 <= spec.images <= 500, "images", spec.images, "0 to 500")
-    need(1 <= spec.serve_port <= 65535, "serve_port", spec.serve_port, "1 to 65535")
+    last = 65536 - spec.processes  # each process has a port of its own
+    need(1 <= spec.serve_port <= last, "serve_port", spec.serve_port, f"1 to {last}")
+    need(not spec.serve or spec.engine == "builtin", "serve", spec.serve, f"false with engine {spec.engine}")
+    _check_usage(spec, need)
     roomy = addresses.node_room(spec.node_ips) >= spec.count
     need(roomy, "node_ip_range", spec.node_ips, f"an IPv4 CIDR with 256 addresses more than the {spec.count} vnodes")
     return spec
+
+
+def _check_usage(spec: Spec, need: Callable[[bool, str, object, str], None]) -> None:
+    from . import usage  # here: an engine that does not serve never needs it
+
+    need(usage.is_usage(spec.pod_cpu_usage), "pod_cpu_usage", spec.pod_cpu_usage, usage.ALLOWED)
+    text = spec.pod_memory_usage
+    need(not text or usage.is_usage(text), "pod_memory_usage", text, f"{usage.ALLOWED}; empty for half of the request")
 
 
 def _is_duration(text: str) -> bool:

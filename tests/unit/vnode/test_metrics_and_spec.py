@@ -56,6 +56,8 @@ def test_quantiles_are_bounds():
         ("memory", "lots", "capacity.memory is 'lots'; allowed is a quantity"),
         ("run", "a b", "run is 'a b'; allowed is a label value"),
         ("serve_port", 70000, "serve_port is 70000; allowed is 1 to 65535"),
+        ("pod_cpu_usage", "lots", "pod_cpu_usage is 'lots'; allowed is a quantity, or"),
+        ("pod_memory_usage", "uniform(2Gi,1Gi)", "pod_memory_usage is 'uniform(2Gi,1Gi)'; allowed is a quantity, or"),
         ("node_ip_range", "10.0.0.0/24", "node_ip_range is '10.0.0.0/24'; allowed is an IPv4 CIDR with 256 addresses"),
         ("name_prefix", "A-", "name_prefix is 'A-'; allowed is lower case letters"),
     ],

@@ -1,0 +1,246 @@
+"""What the containers on each vnode would use: CPU that adds up over time, and memory, for those who scrape kubelets.
+
+Kept only where vnodes serve: the engine itself remembers neither names nor containers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import random
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+
+from ..profile.rules import quantity
+from . import behaviour, objects
+from .nodes import Vnode
+from .spec import Spec
+
+CPU_ANNOTATION, MEMORY_ANNOTATION = "turbokube.io/cpu-usage", "turbokube.io/memory-usage"
+ALLOWED = 'a quantity, or "uniform(least,most)", "exponential(mean)" of quantities, or "lognormal(mu,sigma)"'
+CORE, GIB = 1.0, 2.0**30  # the units that are drawn in, and that mu of a lognormal is the logarithm of
+
+# A container that does nothing has used this much when it is up. Not 0: metrics-server drops containers and nodes whose
+# CPU time or working set is 0 (pkg/scraper/client/resource/decode.go)
+_START_CPU = 0.02  # core-seconds
+_LEAST_MEMORY = 2.0**20  # bytes
+log = logging.getLogger(__name__)
+
+
+@functools.lru_cache(maxsize=1024)
+def parse(text: str, unit: float) -> behaviour.Distribution:
+    """What an option or an annotation says, in `unit`s. Raises ValueError for anything else than ALLOWED."""
+    kind, bracket, inside = text.strip().partition("(")
+    if not bracket:
+        return behaviour.parse(repr(quantity(text.strip()) / unit))
+    if kind == "lognormal":
+        return behaviour.parse(text)
+    numbers = (quantity(part.strip()) / unit for part in inside.removesuffix(")").split(","))
+    return behaviour.parse(f"{kind}({','.join(map(repr, numbers))})" if inside.endswith(")") else text)
+
+
+def is_usage(text: str) -> bool:
+    """Whether `parse` takes it."""
+    try:
+        parse(text, CORE)
+    except ValueError:
+        return False
+    return True
+
+
+class Container:
+    """A container as its kubelet's statistics show it. Times are UNIX seconds; `started` is 0 before it runs."""
+
+    __slots__ = ("_since", "_spent", "cores", "image", "memory", "name", "started")
+
+    def __init__(self, name: str, image: str) -> None:
+        self.name, self.image = sys.intern(name), sys.intern(image)
+        self.started = 0.0
+        self.cores = self.memory = 0.0
+        self._spent = self._since = 0.0
+
+    def start(self, at: float) -> None:
+        self.started = self._since = at
+        self._spent = _START_CPU
+
+    def use(self, cores: float, memory: float, now: float) -> None:
+        """Use so many cores and bytes from now on."""
+        self._spent, self._since = self.cpu_seconds(now), max(now, self.started)
+        self.cores, self.memory = cores, max(memory, _LEAST_MEMORY)
+
+    def cpu_seconds(self, now: float) -> float:
+        """Core-seconds since it was started."""
+        return self._spent + self.cores * max(0.0, now - self._since)
+
+
+class PodUsage:
+    """A pod on a vnode. Times are UNIX seconds, 0 before they have come."""
+
+    __slots__ = ("containers", "ended", "name", "namespace", "node", "said", "started", "uid", "waiting")
+
+    def __init__(self, pod: objects.Pod, node: str) -> None:
+        self.uid, self.name = pod.metadata.uid, pod.metadata.name
+        self.namespace = sys.intern(pod.metadata.namespace)
+        self.node = node
+        self.started = self.ended = 0.0
+        self.said: tuple[str, str] | None = None  # what its usage was drawn from
+        self.waiting: list[asyncio.Future[None]] | None = None  # those who follow its logs
+        sidecars = [one for one in pod.spec.init_containers if one.restart_policy == "Always"]
+        self.containers = tuple(Container(one.name, one.image) for one in (*sidecars, *pod.spec.containers))
+
+    @property
+    def running(self) -> bool:
+        return bool(self.started) and not self.ended
+
+    def cpu_seconds(self, now: float) -> float:
+        return sum(one.cpu_seconds(now) for one in self.containers)
+
+    @property
+    def cores(self) -> float:
+        return sum(one.cores for one in self.containers)
+
+    @property
+    def memory(self) -> float:
+        return sum(one.memory for one in self.containers)
+
+    def container(self, name: str) -> Container | None:
+        return next((one for one in self.containers if one.name == name), None)
+
+    def wake(self) -> None:
+        """Tell those who wait for its end."""
+        for future in self.waiting or ():
+            if not future.done():
+                future.set_result(None)
+        self.waiting = None
+
+
+class _Node:
+    __slots__ = ("gone", "pods")
+
+    def __init__(self) -> None:
+        self.pods: dict[str, PodUsage] = {}  # by uid
+        self.gone = 0.0  # core-seconds of pods that have ended
+
+
+class Usage:
+    """Every pod of the fleet, by node. `see` and `forget` are the hooks of Pods."""
+
+    def __init__(self, spec: Spec) -> None:
+        self.began = time.time()
+        self._seed = spec.seed
+        self._cpu, self._memory = spec.pod_cpu_usage, spec.pod_memory_usage
+        self._nodes: dict[str, _Node] = {}
+        self._pods: dict[str, PodUsage] = {}
+
+    def see(self, pod: objects.Pod, vnode: Vnode) -> None:
+        """A pod as the API server has it now."""
+        uid = pod.metadata.uid
+        known = self._pods.get(uid)
+        if known is None:
+            known = self._pods[uid] = PodUsage(pod, vnode.name)
+            self._node(vnode.name).pods[uid] = known
+        if pod.status.phase == "Running":
+            self._run(known, pod)
+        elif known.running:
+            self._end(known)
+
+    def forget(self, uid: str) -> None:
+        """A pod is no more."""
+        if (known := self._pods.pop(uid, None)) is None:
+            return
+        if known.running:
+            self._end(known)
+        del self._nodes[known.node].pods[uid]
+
+    def pods(self, node: str) -> Iterable[PodUsage]:
+        """What is bound to a vnode."""
+        return self._nodes[node].pods.values() if node in self._nodes else ()
+
+    def running(self, node: str) -> Iterator[PodUsage]:
+        """What uses CPU and memory on a vnode."""
+        return (pod for pod in self.pods(node) if pod.running)
+
+    def pod(self, node: str, namespace: str, name: str) -> PodUsage | None:
+        """A vnode's pod; of two with that name, the later."""
+        found = [pod for pod in self.pods(node) if pod.name == name and pod.namespace == namespace]
+        return found[-1] if found else None
+
+    def node(self, name: str, now: float) -> tuple[float, float, float]:
+        """A vnode's core-seconds, cores and bytes: those of its pods, and of a container that does nothing."""
+        pods = list(self.running(name))
+        gone = self._nodes[name].gone if name in self._nodes else 0.0
+        return (
+            _START_CPU + gone + sum(pod.cpu_seconds(now) for pod in pods),
+            sum(pod.cores for pod in pods),
+            _LEAST_MEMORY + sum(pod.memory for pod in pods),
+        )
+
+    async def wait(self, pod: PodUsage) -> None:
+        """Wait until a pod runs no more."""
+        if pod.running:
+            future = asyncio.get_running_loop().create_future()
+            pod.waiting = [*(pod.waiting or ()), future]
+            await future
+
+    def _node(self, name: str) -> _Node:
+        return self._nodes.setdefault(name, _Node())
+
+    def _run(self, known: PodUsage, pod: objects.Pod) -> None:
+        now = time.time()
+        if not known.running:
+            known.started, known.ended = _moment(pod.status.start_time) or now, 0.0
+            for container in known.containers:
+                container.start(known.started)
+        annotations = pod.metadata.annotations
+        said = annotations.get(CPU_ANNOTATION, self._cpu), annotations.get(MEMORY_ANNOTATION, self._memory)
+        if said != known.said:  # at first, and when the annotations are changed: so is a load that comes and goes
+            # an engine that takes a pod over goes on from what the pod would have used since its start
+            since = known.started if known.said is None else now
+            known.said = said
+            self._use(known, pod, since)
+
+    def _use(self, known: PodUsage, pod: objects.Pod, since: float) -> None:
+        assert known.said is not None
+        chance = random.Random(f"{self._seed}/{known.uid}")
+        share = 1 / max(1, len(known.containers))
+        cores = _draw(known.said[0], self._cpu, CORE, chance) * share
+        memory = _draw(known.said[1], self._memory, GIB, chance) * share if known.said[1] else 0.0
+        requests = {one.name: one.resources for one in (*pod.spec.init_containers, *pod.spec.containers)}
+        for container in known.containers:
+            asked = requests.get(container.name)
+            container.use(cores, memory or (_bytes(asked.requests.get("memory", "")) / 2 if asked else 0.0), since)
+
+    def _end(self, known: PodUsage) -> None:
+        known.ended = time.time()
+        self._nodes[known.node].gone += known.cpu_seconds(known.ended)
+        known.wake()
+
+
+def _draw(text: str, default: str, unit: float, chance: random.Random) -> float:
+    try:
+        return parse(text, unit).draw(chance) * unit
+    except ValueError:
+        _complain(text)
+    return parse(default, unit).draw(chance) * unit if default else 0.0
+
+
+@functools.lru_cache(maxsize=1024)
+def _complain(text: str) -> None:
+    """Once for each text: a template's pods are many."""
+    log.warning("annotation %s or %s is %r; allowed is %s", CPU_ANNOTATION, MEMORY_ANNOTATION, text, ALLOWED)
+
+
+@functools.lru_cache(maxsize=256)
+def _bytes(request: str) -> float:
+    try:
+        return quantity(request)
+    except ValueError:
+        return 0.0
+
+
+def _moment(text: str) -> float:
+    """UNIX seconds of a metav1.Time; 0 for none."""
+    return datetime.fromisoformat(text).timestamp() if text else 0.0
