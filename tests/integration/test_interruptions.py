@@ -59,7 +59,11 @@ class Home:
 
     def play(self, playbook: str) -> None:
         """The same, to its end, which must be a good one."""
-        assert self.start(playbook).wait(timeout=1200) == 0, self._log.read_text()[-4000:]
+        assert self.start(playbook).wait(timeout=1200) == 0, self.tail()
+
+    def tail(self) -> str:
+        """What the playbooks said last."""
+        return self._log.read_text()[-4000:]
 
     def pods(self) -> dict[str, tuple[str, str]]:
         """uid → name and phase of every pod there is."""
@@ -96,7 +100,12 @@ def hit(home: Home, victim: str, number: signal.Signals, run: subprocess.Popen[b
         os.killpg(run.pid, signal.SIGINT)
     else:
         os.killpg(run.pid, signal.SIGINT)
-    run.wait(timeout=60)
+    try:
+        run.wait(timeout=60)
+    except subprocess.TimeoutExpired:
+        shown = subprocess.run(["ps", "-eo", "pid,ppid,pgid,stat,etimes,args"], capture_output=True, text=True)
+        run.kill()
+        pytest.fail(f"{victim} got {number.name}; the playbook goes on:\n{home.tail()}\n{shown.stdout}")
 
 
 def test_the_same_command_goes_on(home: Home) -> None:
