@@ -35,6 +35,7 @@ class Meta(_Part, rename="camel", gc=False):
     generation: int = 0
     labels: dict[str, str] = {}
     annotations: dict[str, str] = {}
+    creation_timestamp: str = ""
     resource_version: str = ""
     deletion_timestamp: str = ""
     deletion_grace_period_seconds: int = 0
@@ -98,26 +99,120 @@ class Lease(_Part, gc=False):
 
 class Resources(_Part, gc=False):
     requests: dict[str, str] = {}
+    limits: dict[str, str] = {}
+
+
+class Reference(_Part, gc=False):
+    name: str = ""
+
+
+class ValueSource(_Part, rename="camel", gc=False):
+    config_map_key_ref: Reference | None = None
+    secret_key_ref: Reference | None = None
+
+
+class Variable(_Part, rename="camel", gc=False):
+    value_from: ValueSource | None = None
+
+
+class VariableSource(_Part, rename="camel", gc=False):
+    config_map_ref: Reference | None = None
+    secret_ref: Reference | None = None
+
+
+class VolumeMount(_Part, rename="camel", gc=False):
+    name: str
+    mount_path: str = ""
+    read_only: bool = False
 
 
 class Container(_Part, rename="camel", gc=False):
     name: str
     image: str = ""
+    image_pull_policy: str = ""
     resources: Resources | None = None
     restart_policy: str = ""  # Always: an init container that is a sidecar
+    env: list[Variable] = []
+    env_from: list[VariableSource] = []
+    volume_mounts: list[VolumeMount] = []
+
+
+class TokenProjection(_Part, rename="camel", gc=False):
+    audience: str = ""
+    expiration_seconds: int = 3600
+
+
+class Projection(_Part, rename="camel", gc=False):
+    service_account_token: TokenProjection | None = None
+    config_map: Reference | None = None
+    secret: Reference | None = None
+
+
+class ProjectedVolume(_Part, gc=False):
+    sources: list[Projection] = []
+
+
+class SecretVolume(_Part, rename="camel", gc=False):
+    secret_name: str = ""
+
+
+class Volume(_Part, rename="camel", gc=False):
+    config_map: Reference | None = None
+    secret: SecretVolume | None = None
+    projected: ProjectedVolume | None = None
 
 
 class PodSpec(_Part, rename="camel", gc=False):
     node_name: str = ""
     host_network: bool = False
+    restart_policy: str = "Always"
+    service_account_name: str = ""
     containers: list[Container] = []
     init_containers: list[Container] = []
+    volumes: list[Volume] = []
+    image_pull_secrets: list[Reference] = []
+
+
+class PodCondition(_Part, rename="camel", gc=False):
+    type: str
+    status: str
+    last_transition_time: str = ""
+
+
+class Waiting(_Part, gc=False):
+    reason: str = ""
+
+
+class Running(_Part, rename="camel", gc=False):
+    started_at: str = ""
+
+
+class Terminated(_Part, rename="camel", gc=False):
+    exit_code: int = 0
+    started_at: str = ""
+    finished_at: str = ""
+
+
+class ContainerState(_Part, gc=False):
+    waiting: Waiting | None = None
+    running: Running | None = None
+    terminated: Terminated | None = None
+
+
+class ContainerStatus(_Part, rename="camel", gc=False):
+    name: str
+    ready: bool = False
+    restart_count: int = 0
+    state: ContainerState | None = None
+    last_state: ContainerState | None = None
 
 
 class PodStatus(_Part, rename="camel", gc=False):
     phase: str = ""
     pod_i_p: str = msgspec.field(default="", name="podIP")
     start_time: str = ""
+    conditions: list[PodCondition] = []
+    container_statuses: list[ContainerStatus] = []
 
 
 class Pod(_Part, gc=False):
