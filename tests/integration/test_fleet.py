@@ -230,6 +230,35 @@ def test_the_fleet_grows_and_shrinks_at_its_end(vnodes: Fleet) -> None:
     vnodes.present()
 
 
+def test_another_number_of_processes_takes_over_and_one_that_dies_comes_back_alone(
+    vnodes: Fleet, load: dict[str, str]
+) -> None:
+    nodes = vnodes.last_transitions()
+    pods = vnodes.running()
+    result = vnodes.present(processes=3)
+    assert result.started == ["fleet-0", "fleet-1", "fleet-2"]
+    assert not vnodes.present(processes=3).changed
+    wait_for(lambda: fleet.info(vnodes.plane.state)["pods"]["Running"] == len(pods))
+    before = [(found.name, found.pid) for found in process.marked(vnodes.plane.state)]
+    victim = process.find(vnodes.plane.state, "fleet-1")
+    assert victim is not None
+    victim.signal(signal.SIGKILL)
+    wait_for(lambda: not victim.alive())
+    assert fleet.info(vnodes.plane.state)["dead"] == ["fleet-1"]
+    again = vnodes.present(processes=3)
+    assert (again.started, again.metrics_urls) == (["fleet-1"], result.metrics_urls)
+    after = [(found.name, found.pid) for found in process.marked(vnodes.plane.state)]
+    assert set(before) - set(after) == {("fleet-1", victim.pid)}
+    vnodes.plane.kubectl("scale", "deployment", "load", f"--replicas={len(pods) + 30}")  # on vnodes of all processes
+    wait_for(lambda: len(vnodes.running()) == len(pods) + 30)
+    vnodes.plane.kubectl("scale", "deployment", "load", f"--replicas={len(pods)}")
+    wait_for(lambda: len(vnodes.items("pods", "-l", "app=load")) == len(pods))
+    assert vnodes.last_transitions() == nodes
+    assert vnodes.present(processes=3, count=20).status["wanted"] == 20
+    assert len(vnodes.items("nodes")) == 20
+    vnodes.present()
+
+
 def test_a_node_of_somebody_else_is_neither_taken_nor_deleted(vnodes: Fleet, tmp_path: Path) -> None:
     (tmp_path / "node.json").write_text(
         json.dumps({"apiVersion": "v1", "kind": "Node", "metadata": {"name": f"vnode-{COUNT:05d}"}})

@@ -9,6 +9,14 @@ SERVING = "127.16.0.0/12"  # the same of loopback, all of which is this machine'
 _FIRST = 256  # a range's addresses before that of vnode 0
 
 
+def fallback(shard: int, processes: int) -> str:
+    """The part of FALLBACK that process `shard` of so many takes addresses from."""
+    bits = (processes - 1).bit_length()
+    base, _, prefix = FALLBACK.partition("/")
+    size = 1 << 32 - int(prefix) - bits
+    return f"{dotted(number(base) + shard * size)}/{int(prefix) + bits}"
+
+
 def dotted(address: int) -> str:
     """10.1.2.3 for its number."""
     return f"{address >> 24}.{address >> 16 & 255}.{address >> 8 & 255}.{address & 255}"

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from ..api.transport import STRATEGIC_PATCH
 from ..api.watch import Event, ListWatch
 from . import behaviour, objects
-from .addresses import FALLBACK, Range, number
+from .addresses import Range, fallback, number
 from .client import Client
 from .crew import Crew
 from .nodes import Vnode
@@ -50,7 +50,7 @@ class Pods:
         self._vnodes = vnodes
         self._pods: dict[str, _Record] = {}  # by uid
         self._phases: collections.Counter[str] = collections.Counter()
-        self._fallback = Range(FALLBACK)
+        self._fallback = Range(fallback(spec.shard, spec.processes))
         self._listed: set[str] = set()
         self._loop = asyncio.get_running_loop()
 

@@ -5,7 +5,17 @@ import collections
 
 import pytest
 
-from turbokube.vnode.addresses import FALLBACK, NODES, Range, dotted, node_address, node_index, node_room, number
+from turbokube.vnode.addresses import (
+    FALLBACK,
+    NODES,
+    Range,
+    dotted,
+    fallback,
+    node_address,
+    node_index,
+    node_room,
+    number,
+)
 from turbokube.vnode.clock import Wheel
 
 
@@ -93,6 +103,12 @@ def test_the_fallback_holds_four_million_pods_and_nodes_have_addresses_of_their_
     addresses = Range(FALLBACK)
     assert len({addresses.take() for _ in range(3000)} - {0}) == 3000
     assert len({node_address(NODES, i) for i in range(20000)}) == 20000
+
+
+def test_processes_of_a_fleet_take_addresses_from_ranges_of_their_own():
+    assert fallback(0, 1) == FALLBACK
+    assert [fallback(shard, 3) for shard in range(3)] == ["100.64.0.0/12", "100.80.0.0/12", "100.96.0.0/12"]
+    assert fallback(63, 64) == "100.127.0.0/16"
 
 
 def test_a_nodes_address_and_number_are_inverse():
