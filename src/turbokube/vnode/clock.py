@@ -82,10 +82,13 @@ class Agenda:
         self.lag = 0.0  # the most that a tick was late since `worst_lag` asked
         self._ticks: dict[int, list[Callable[[], object]]] = {}
         self._next = int(time.monotonic() / _TICK)  # the first tick that has not been kept
+        self._called: asyncio.Future[None] | None = None  # while there are no appointments
 
     def at(self, moment: float, job: Callable[[], object]) -> None:
         """Have `job` called at `moment` (time.monotonic), at the next tick when that is past."""
         self._ticks.setdefault(max(self._next, round(moment / _TICK)), []).append(job)
+        if self._called is not None and not self._called.done():
+            self._called.set_result(None)
 
     def after(self, seconds: float, job: Callable[[], object]) -> None:
         self.at(time.monotonic() + seconds, job)
@@ -100,9 +103,18 @@ class Agenda:
         while True:
             late = time.monotonic() - self._next * _TICK
             if late < 0:
-                await asyncio.sleep(-late)
+                await self._pause(-late)
                 continue
             self.lag = max(self.lag, late)
             self._next += 1
             for job in self._ticks.pop(self._next - 1, ()):
                 job()
+
+    async def _pause(self, seconds: float) -> None:
+        if self._ticks:
+            await asyncio.sleep(seconds)
+            return
+        self._called = asyncio.get_running_loop().create_future()
+        await self._called
+        self._called = None
+        self._next = max(self._next, int(time.monotonic() / _TICK))  # nothing was missed meanwhile

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import time
 
 import pytest
 
@@ -16,7 +17,7 @@ from turbokube.vnode.addresses import (
     node_room,
     number,
 )
-from turbokube.vnode.clock import Wheel
+from turbokube.vnode.clock import Agenda, Wheel
 
 
 def turn(count: int, interval: float, leave: range = range(0)) -> dict[int, float]:
@@ -128,3 +129,39 @@ def test_a_range_holds_so_many_nodes(cidr, room):
 @pytest.mark.parametrize("cidr", ["", "10.0.0.0", "10.0.0.0/33", "300.0.0.0/8"])
 def test_what_is_no_range_holds_none(cidr):
     assert node_room(cidr) < 0
+
+
+def test_an_agenda_keeps_each_appointment_once_and_on_time():
+    async def run() -> None:
+        agenda, kept = Agenda(), []
+        began = time.monotonic()
+        for number, moment in ((2, began + 0.2), (1, began + 0.1), (0, began - 5.0)):
+            agenda.at(moment, lambda number=number: kept.append((number, time.monotonic() - began)))
+        task = asyncio.create_task(agenda.run())
+        await asyncio.sleep(0.35)
+        agenda.after(0.1, lambda: kept.append((3, time.monotonic() - began)))  # after a time without any
+        await asyncio.sleep(0.25)
+        task.cancel()
+        assert [number for number, _ in kept] == [0, 1, 2, 3]
+        for number, meant in ((1, 0.1), (2, 0.2), (3, 0.45)):
+            assert abs(kept[number][1] - meant) < 0.06
+        assert agenda.worst_lag() < 0.1 or kept[0][1] > 0.05
+
+    asyncio.run(run())
+
+
+def test_an_agenda_that_was_held_up_keeps_what_it_missed_and_tells_how_late_it_was():
+    async def run() -> None:
+        agenda, kept = Agenda(), []
+        task = asyncio.create_task(agenda.run())
+        for tenth in range(3):
+            agenda.after(0.1 * (tenth + 1), lambda: kept.append(None))
+        await asyncio.sleep(0.05)
+        time.sleep(0.4)
+        await asyncio.sleep(0.01)
+        task.cancel()
+        assert len(kept) == 3
+        assert agenda.worst_lag() >= 0.3
+        assert agenda.worst_lag() == 0.0
+
+    asyncio.run(run())
