@@ -92,20 +92,23 @@ def home(tmp_path: Path) -> Iterator[Home]:
 
 def hit(home: Home, victim: str, number: signal.Signals, run: subprocess.Popen[bytes]) -> None:
     """Send the signal; a playbook that lost its agent or engine is then ended as a user would."""
-    if victim == "ansible-playbook":
-        os.killpg(run.pid, number) if number == signal.SIGINT else run.kill()
-    elif found := process.find(home.state, victim):
+    if victim == "ansible-playbook" and number == signal.SIGKILL:
+        run.kill()
+    elif victim != "ansible-playbook" and (found := process.find(home.state, victim)):
         found.signal(number)
         time.sleep(2)
-        os.killpg(run.pid, signal.SIGINT)
-    else:
-        os.killpg(run.pid, signal.SIGINT)
-    try:
-        run.wait(timeout=60)
-    except subprocess.TimeoutExpired:
-        shown = subprocess.run(["ps", "-eo", "pid,ppid,pgid,stat,etimes,args"], capture_output=True, text=True)
-        run.kill()
-        pytest.fail(f"{victim} got {number.name}; the playbook goes on:\n{home.tail()}\n{shown.stdout}")
+    for _ in range(3):
+        if run.poll() is None:
+            os.killpg(run.pid, signal.SIGINT)
+        try:
+            run.wait(timeout=20)
+            return
+        except subprocess.TimeoutExpired:
+            # ansible raises KeyboardInterrupt in a signal handler; where that runs inside a callback at a fork, Python
+            # ignores it ("Exception ignored in"), and a user presses Ctrl-C once more
+            continue
+    run.kill()
+    pytest.fail(f"{victim} got {number.name}; the playbook goes on:\n{home.tail()}")
 
 
 def test_the_same_command_goes_on(home: Home) -> None:
