@@ -7,6 +7,8 @@ from typing import Protocol
 
 import msgspec
 
+from . import protobuf
+
 JSON = "application/json"
 PROTOBUF = "application/vnd.kubernetes.protobuf"  # of a watch's answer: with ";stream=watch" behind it
 MERGE_PATCH = "application/merge-patch+json"
@@ -32,12 +34,7 @@ class ApiError(Exception):
         self.retry_after = retry_after
 
 
-class _Status(msgspec.Struct):
-    reason: str = ""
-    message: str = ""
-
-
-_STATUS = msgspec.json.Decoder(_Status)
+_STATUS = msgspec.json.Decoder(protobuf.Status)
 
 
 class Response:
@@ -57,9 +54,9 @@ class Response:
     def error(self) -> ApiError:
         """The refusal as an exception, with the server's own words."""
         try:
-            said = _STATUS.decode(self.body)
-        except msgspec.MsgspecError:
-            said = _Status(message=self.body[:200].decode(errors="replace"))
+            said = protobuf.status(self.body) if self.body.startswith(protobuf.MAGIC) else _STATUS.decode(self.body)
+        except (msgspec.MsgspecError, protobuf.ProtobufError):
+            said = protobuf.Status(message=self.body[:200].decode(errors="replace"))
         return ApiError(self.status, said.reason, said.message, self.retry_after)
 
     def checked(self) -> Response:
