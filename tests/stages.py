@@ -28,16 +28,9 @@ STAGES: dict[str, list[str]] = {
     "ansible-lint": ["ansible-lint", "--offline", "-q"],
     "sanity": [sys.executable, "tests/ansible_test.py", "sanity"],
     "units": [sys.executable, "tests/ansible_test.py", "units"],
-    "install": ["pytest", "-q", "tests/integration/test_install.py"],
     "binaries": ["ansible-playbook", "playbooks/binaries.yml"],
-    "integration": [
-        "pytest",
-        "-q",
-        "-m",
-        "not slow",
-        "--ignore=tests/integration/test_install.py",
-        "tests/integration",
-    ],
+    # files side by side: most of their time is waiting, and each has a control plane of its own
+    "integration": ["pytest", "-q", "-m", "not slow", "-n", "2", "--dist", "loadfile", "tests/integration"],
     "molecule": ["molecule", "test", "--all"],
 }
 SLOW: dict[str, list[str]] = {

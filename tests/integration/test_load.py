@@ -147,6 +147,11 @@ def assert_complete(run: Run, pods: int, *, surplus: bool = False) -> None:
         *(("nodes", source, VNODES) for source in ("api", "observer", "store")),
         *(("pods", source, pods) for source in ("api", "observer", "store")),
     ]
+    meta = dict(run.query("SELECT key, value FROM meta WHERE key = 'object_bytes'"))
+    sizes = json.loads(meta["object_bytes"])
+    assert sizes["nodes"] > 1000
+    assert sizes["pods"] > 1000
+    assert sizes["leases"] > 200
     kinds = {"agent", "etcd", "fleet", "kube-apiserver", "kube-controller-manager", "kube-scheduler"}
     for metric in ("process_cpu_seconds_total", "process_resident_memory_bytes"):
         assert {kind for (kind,) in run.query(f"SELECT kind FROM series WHERE metric = '{metric}'")} == kinds

@@ -311,6 +311,10 @@ class Session:
                 errors[source] = str(error)
                 continue
             self.writer.insert("counts", [(time.time(), source, name, count) for name, count in found.items()])
+        try:
+            self._meta["object_bytes"] = await counts.bytes_each(self._transport, f"{RUN_LABEL}={self.spec.run}")
+        except (ApiError, Unreachable) as error:
+            errors["object_bytes"] = str(error)
         seen = {"pods": self.observer.progress().created, "nodes": self.observer.node_counts()[0]}
         self.writer.insert("counts", [(time.time(), "observer", name, count) for name, count in seen.items()])
         return errors

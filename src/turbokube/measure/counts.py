@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 import msgspec
 
 from turbokube.api.target import Store
-from turbokube.api.transport import Transport
+from turbokube.api.transport import PROTOBUF, Transport
 
 # resource → the API server's prefix in its store, and its collection in the API
 _WHERE = {
@@ -19,6 +19,7 @@ _WHERE = {
 }
 
 
+_EMPTY = 200  # bytes: more than a list with nothing in it
 _COUNT = re.compile(rb'^"Count" : (\d+)$', re.MULTILINE)
 
 
@@ -34,6 +35,19 @@ class _Meta(msgspec.Struct, rename="camel"):
 class _List(msgspec.Struct):
     metadata: _Meta
     items: list[msgspec.Raw] | None = None
+
+
+async def bytes_each(transport: Transport, selector: str) -> dict[str, int]:
+    """How large one object of each kind is as protobuf, which is what the store keeps; kinds without any are left out.
+
+    `selector` is of labels. Raises ApiError or Unreachable.
+    """
+    found = {}
+    for resource, (_, path) in _WHERE.items():
+        answer = await transport.request("GET", f"{path}?limit=1&labelSelector={selector}", accept=PROTOBUF)
+        if (size := len(answer.checked().body)) > _EMPTY:
+            found[resource] = size
+    return found
 
 
 async def of_store(store: Store) -> dict[str, int]:

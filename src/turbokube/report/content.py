@@ -21,6 +21,7 @@ from turbokube.measure.verdict import (
     seconds_words,
     span,
 )
+from turbokube.profile.schema import PREFIX, variables
 
 from .plots import CONTROL_PLANE, Plots, short
 
@@ -136,10 +137,12 @@ def _conditions(facts: Facts, processes: list[dict[str, Any]]) -> list[tuple[str
         ("Control plane", _words({key: value for key, value in target.items() if key != "flags"})),
         ("Flags set by the profile", _words(target.get("flags")) or "none"),
         ("Client QPS and burst", _pair(profile, "client_qps", "client_burst")),
+        ("Settings that are not TurboKube's defaults", _differences(profile)),
         ("Fidelity of the vnodes", str(meta.get("fidelity") or "")),
         ("Engine", str(meta.get("engine") or "")),
         ("Load", _load(profile, facts) if profile else ""),
         ("Objects", _objects(profile) if profile else ""),
+        ("Bytes of one object", _words({k: f"{v:,}" for k, v in (meta.get("object_bytes") or {}).items()})),
         ("Lease", f"every {facts.lease_interval:g} s, lasts {profile.get('turbokube_lease_duration_s', 40)} s"),
         ("Machine", ", ".join(machine)),
         ("Our own load", _own(processes)),
@@ -166,6 +169,14 @@ def _words(value: Any) -> str:
 def _pair(profile: dict[str, Any], *names: str) -> str:
     found = [f"{profile[f'turbokube_{name}']:g}" for name in names if f"turbokube_{name}" in profile]
     return " / ".join(found) + " for scheduler and controller manager" if found else ""
+
+
+def _differences(profile: dict[str, Any]) -> str:
+    """Every variable that was given another value, but names of files, folders and runs."""
+    aside = {f"{PREFIX}{name}" for name in ("profile", "run", "home", "kubeconfig", "context", "binaries", "template")}
+    known = variables()
+    changed = {name: profile[name] for name in known if profile.get(name, known[name].default) != known[name].default}
+    return ", ".join(f"{name} {value}" for name, value in changed.items() if name not in aside)
 
 
 def _load(profile: dict[str, Any], facts: Facts) -> str:

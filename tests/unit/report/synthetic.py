@@ -118,6 +118,7 @@ class Maker:
             },
             "hardware": {"cores": 2, "memory_bytes": 25_000_000_000, "cpu_model": "AMD EPYC", "kernel": "6.1.0"},
             "versions": {"kubernetes": "1.36.3", "etcd": "3.7.3"}, "fidelity": "lease", "engine": "builtin",
+            "object_bytes": {"pods": 3120, "nodes": 1480},
             **shape.metadata,
         }  # fmt: skip
         self.writer.meta(**values)

@@ -143,6 +143,12 @@ def test_junit_has_a_case_per_limit(synthetic: ModuleType, tmp_path: Path) -> No
     assert suite.get("skipped") == str(len(skipped))
 
 
+def test_conditions_tell_sizes_and_what_was_set(written: render.Written) -> None:
+    rows = dict(json.loads(written.paths["report.json"].read_text())["conditions"])
+    assert rows["Bytes of one object"] == "nodes 1,480, pods 3,120"
+    assert rows["Settings that are not TurboKube's defaults"] == "turbokube_apiserver_args {'v': '2'}"
+
+
 def test_json_keeps_its_keys(written: render.Written) -> None:
     found = json.loads(written.paths["report.json"].read_text())
     assert found["schema"] == 1
