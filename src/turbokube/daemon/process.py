@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import functools
 import os
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 MARK = "TURBOKUBE_STATE"  # environment: the state folder of the run that a process belongs to
 NAME = "TURBOKUBE_COMPONENT"  # environment: its name in that run
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +61,20 @@ def find(state: Path, name: str) -> Process | None:
     return next((process for process in marked(state) if process.name == name), None)
 
 
-def spawn(argv: Sequence[str], *, state: Path, name: str, log: Path) -> subprocess.Popen[bytes]:
-    """Start a detached process of the run: own session, output appended to `log` (0600), marked."""
-    environment = {**os.environ, MARK: str(state.resolve()), NAME: name}
+def spawn(
+    argv: Sequence[str],
+    *,
+    state: Path,
+    name: str,
+    log: Path,
+    environment: Mapping[str, str] | None = None,
+    mortal: bool = False,
+) -> subprocess.Popen[bytes]:
+    """Start a detached process of the run: own session, output appended to `log` (0600), marked.
+
+    `environment` is added to ours. A `mortal` one is killed when the thread that started it ends, however it ends.
+    """
+    full = {**os.environ, **(environment or {}), MARK: str(state.resolve()), NAME: name}
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     try:
         return subprocess.Popen(
@@ -68,12 +82,18 @@ def spawn(argv: Sequence[str], *, state: Path, name: str, log: Path) -> subproce
             stdin=subprocess.DEVNULL,
             stdout=descriptor,
             stderr=descriptor,
-            env=environment,
+            env=full,
             cwd=state,
             start_new_session=True,
+            preexec_fn=_mortality() if mortal else None,
         )
     finally:
         os.close(descriptor)
+
+
+def _mortality() -> Callable[[], object]:
+    """For between fork and exec: SIGKILL when the starting thread is gone (prctl(2), which an exec does not undo)."""
+    return functools.partial(ctypes.CDLL(None).prctl, _PR_SET_PDEATHSIG, int(signal.SIGKILL))
 
 
 def stop(processes: Sequence[Process], *, patience: float = 10.0) -> None:

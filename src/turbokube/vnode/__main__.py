@@ -14,7 +14,7 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import uvloop
@@ -23,6 +23,9 @@ from ..daemon import control
 from . import metrics
 from .engine import Engine, server_version
 from .spec import Start
+
+if TYPE_CHECKING:
+    from ..engines.foreman import Foreman
 
 
 def main() -> None:
@@ -54,7 +57,7 @@ async def _daemon(folder: Path, start: Start) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     version = await server_version(start.credential, start.servers)
-    engine = Engine(start.spec.part(start.shard), start.credential, start.servers, version, start.serving)
+    engine = _engine(folder, start, version)
     # what lives now lives for ever: the collector need not look at it again. New cycles are few (a failed
     # request's traceback), so it may look seldom
     gc.collect()
@@ -91,6 +94,14 @@ async def _daemon(folder: Path, start: Start) -> None:
             await engine.close()
             server.close()
             (folder / "state.json").unlink(missing_ok=True)
+
+
+def _engine(folder: Path, start: Start, version: str) -> Engine | Foreman:
+    if start.spec.engine == "builtin":
+        return Engine(start.spec.part(start.shard), start.credential, start.servers, version, start.serving)
+    from ..engines.foreman import Foreman  # here: other engines' fleets alone need it
+
+    return Foreman(start.spec, start.credential, start.servers, version, folder.parent)
 
 
 def _last_port(folder: Path) -> int:

@@ -59,8 +59,14 @@ class Counts:
         self.requests: collections.Counter[tuple[str, str, str]] = collections.Counter()  # verb, resource, code
 
 
-def exposition(counts: Counts, gauges: dict[str, float], lag: float) -> str:
-    """One scrape. `gauges` by metric name without prefix, labels included; `lag` in seconds."""
+def exposition(
+    counts: Counts, gauges: dict[str, float], lag: float, cpu: float | None = None, memory: int | None = None
+) -> str:
+    """One scrape. `gauges` by metric name without prefix, labels included; `lag` in seconds.
+
+    CPU seconds and resident bytes are this process's unless they are given.
+    """
+    cpu, memory = time.process_time() if cpu is None else cpu, resident() if memory is None else memory
     lines = []
 
     def family(name: str, kind: str, samples: Iterable[str]) -> None:
@@ -89,8 +95,8 @@ def exposition(counts: Counts, gauges: dict[str, float], lag: float) -> str:
         ),
     )
     family(f"{_PREFIX}loop_lag_seconds", "gauge", [f"{_PREFIX}loop_lag_seconds {lag}"])
-    family("process_cpu_seconds_total", "counter", [f"process_cpu_seconds_total {time.process_time()}"])
-    family("process_resident_memory_bytes", "gauge", [f"process_resident_memory_bytes {resident()}"])
+    family("process_cpu_seconds_total", "counter", [f"process_cpu_seconds_total {cpu}"])
+    family("process_resident_memory_bytes", "gauge", [f"process_resident_memory_bytes {memory}"])
     family("process_start_time_seconds", "gauge", [f"process_start_time_seconds {_STARTED}"])
     return "\n".join(lines) + "\n"
 

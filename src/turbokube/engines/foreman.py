@@ -1,0 +1,287 @@
+"""A fleet whose vnodes somebody else runs: kwok, kubemark or virtual-kubelet, behind the daemon of engine builtin."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+
+from ..api.credentials import Credential
+from ..api.http1 import Http1
+from ..api.transport import MERGE_PATCH, ApiError, Unreachable
+from ..vnode import objects
+from ..vnode.client import Client
+from ..vnode.crew import Crew, transient
+from ..vnode.metrics import Counts, exposition, resident
+from ..vnode.nodes import LEASES, NODES
+from ..vnode.spec import RUN_LABEL, Spec
+from .children import Children
+from .members import JITTER, Member, Members
+
+_TIMEOUT = 30.0  # seconds, client-go's usual
+_BEAT = 0.25  # seconds between two looks at how late the event loop is
+log = logging.getLogger(__name__)
+
+
+class Engine(Protocol):
+    """What differs from one foreign engine to the next. All may be tried again after an ApiError or Unreachable."""
+
+    async def adopt(self) -> None:
+        """Prepare files; have what an earlier daemon left taken over."""
+        ...
+
+    async def join(self, member: Member) -> None:
+        """See to it that it gets a Node; called again for one that has a Node already."""
+        ...
+
+    async def leave(self, member: Member) -> None:
+        """Before its Node is deleted."""
+        ...
+
+    async def left(self, member: Member) -> None:
+        """After its Node was deleted, before its Lease is."""
+        ...
+
+    async def revive(self, name: str) -> None:
+        """Before a process that ended is started again."""
+        ...
+
+
+class Conflict(Exception):
+    """A vnode cannot join, and it is the user who must decide; the message is one for the user."""
+
+
+class Foreman:
+    """Keeps a foreign engine's fleet as the spec wants it. Make it in a running loop; `run` for ever, then `close`."""
+
+    def __init__(self, spec: Spec, credential: Credential, servers: list[str], version: str, state: Path) -> None:
+        self.spec = spec
+        self.credential = credential
+        self.servers = servers
+        self.version = version
+        self.state = state
+        self.conflict = ""
+        self.counts = Counts()
+        self._transport = Http1(credential, servers, size=spec.connections, user_agent=f"turbokube-fleet/{spec.run}")
+        self.client = Client(self._transport, self.counts, _TIMEOUT)
+        self.members = Members(spec, self.client)
+        self._crew = Crew(spec.connections)
+        self._lag = 0.0
+        module = importlib.import_module(f".{spec.engine}", __package__)
+        self._engine: Engine = module.engine(self)
+        self.children = Children(state, self._engine.revive)
+        self.counts.watch_restarts = lambda: self.members.restarts
+        self.members.on_node_gone = self._node_gone
+        self.members.on_stray_node = lambda name: self._crew.put(self.delete, "nodes", NODES, name)
+        self.members.on_stray_lease = lambda name: self._crew.put(self.delete, "leases", LEASES, name)
+        self.members.on_bare_lease = lambda name: self._crew.put(self._label_lease, name)
+
+    @property
+    def folder(self) -> Path:
+        """Where the engine keeps files of its own; removed with the run's state."""
+        folder = self.state / "fleet" / self.spec.engine
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return folder
+
+    async def run(self) -> None:
+        """Run for ever. Raises what cannot be mended by waiting: a refused credential, a process that does not live."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._crew.run())
+            group.create_task(self.members.run())
+            group.create_task(self._beat())
+            await self.members.synced.wait()
+            await self._engine.adopt()
+            group.create_task(self.children.watch())
+            for member in list(self.members.by_name.values()):
+                self._crew.put(self._join, member)
+            self.scale(self.spec.count)
+
+    async def close(self) -> None:
+        """End the engine's processes; Nodes stay where they are."""
+        await self.children.stop_all()
+        await self._transport.close()
+
+    def scale(self, count: int) -> None:
+        """Let vnodes join or leave until there are `count`, those of the highest numbers last and first."""
+        self.spec = msgspec.structs.replace(self.spec, count=count)
+        self.conflict = ""
+        if not self.members.synced.is_set():
+            return
+        for index in range(count):
+            member = self.members.by_name.get(self.spec.name(index))
+            if member is None:
+                self._crew.put(self._join, self.members.add(index))
+            elif member.leaving:
+                member.leaving = False  # its job sees that
+        for member in list(self.members.by_name.values()):
+            if member.index >= count and not member.leaving:
+                member.leaving = True
+                self._crew.put(self._leave, member)
+
+    async def each(self, job: Callable[[Member], Awaitable[None]], members: Iterable[Member]) -> None:
+        """Do a job for all of them, as many at once as there are connections; again where the server was at fault."""
+        left = asyncio.Queue[Member]()
+        for member in members:
+            left.put_nowait(member)
+
+        async def work() -> None:
+            while not left.empty():
+                member = left.get_nowait()
+                try:
+                    await job(member)
+                except Unreachable:
+                    left.put_nowait(member)
+                    await asyncio.sleep(0.5)
+                except ApiError as error:
+                    if not transient(error):
+                        raise
+                    left.put_nowait(member)
+                    await asyncio.sleep(max(0.5, error.retry_after))
+
+        await asyncio.gather(*(work() for _ in range(self.spec.connections)))
+
+    def kubeconfig(self, path: Path, number: int, pem: str | None = None) -> Path:
+        """Write a kubeconfig, 0600, of the fleet's identity or of the one in file `pem`; server `number` of them."""
+        own = {"client-certificate": pem, "client-key": pem} if pem else self._own_identity()
+        cluster: dict[str, Any] = {"server": self.servers[number % len(self.servers)]}
+        if self.credential.ca:
+            (ca := self.folder / "ca.crt").write_text(self.credential.ca)
+            cluster["certificate-authority"] = str(ca)
+        elif not self.credential.verify:
+            cluster["insecure-skip-tls-verify"] = True
+        config = {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{"name": "target", "cluster": cluster}],
+            "users": [{"name": "fleet", "user": own}],
+            "contexts": [{"name": "fleet", "context": {"cluster": "target", "user": "fleet"}}],
+            "current-context": "fleet",
+        }
+        write(path, msgspec.json.encode(config))
+        return path
+
+    def _own_identity(self) -> dict[str, str]:
+        if self.credential.token:
+            return {"token": self.credential.token}
+        pem = self.folder / "identity.pem"
+        write(pem, f"{self.credential.certificate}\n{self.credential.key}\n".encode())
+        return {"client-certificate": str(pem), "client-key": str(pem)}
+
+    async def own(self, member: Member) -> bool:
+        """Whether there is a Node of its name. Raises Conflict when there is one that is not of this run."""
+        answer = await self.client.call("get", "nodes", "GET", f"{NODES}/{member.name}")
+        if answer.status == 404:
+            return False
+        node = msgspec.json.decode(answer.checked().body, type=objects.Node)
+        if node.metadata.labels.get(RUN_LABEL) != self.spec.run:
+            raise Conflict(
+                f"name_prefix is {self.spec.name_prefix!r}, but a node {member.name} that is not of run "
+                f"{self.spec.run} exists already; allowed is a prefix that no other node's name begins with"
+            )
+        return True
+
+    # jobs
+
+    async def _join(self, member: Member) -> None:
+        if member.leaving:
+            return
+        try:
+            await self._engine.join(member)
+        except Conflict as conflict:
+            self.conflict = str(conflict)
+
+    async def _leave(self, member: Member) -> None:
+        if not member.leaving:  # wanted again before this began, or between two tries
+            return await self._join(member)
+        await self._engine.leave(member)
+        if member.ours:
+            await self.delete("nodes", NODES, member.name)
+        await self._engine.left(member)
+        if member.ours:
+            await self.delete("leases", LEASES, member.name)
+        self.members.remove(member)
+        if member.index < self.spec.count:  # wanted again meanwhile
+            self._crew.put(self._join, self.members.add(member.index))
+
+    def _node_gone(self, member: Member) -> None:
+        """Its Node was deleted by somebody else: a machine that is there registers again."""
+        if not member.leaving:
+            self._crew.put(self._join, member)
+
+    async def delete(self, resource: str, collection: str, name: str) -> None:
+        answer = await self.client.call("delete", resource, "DELETE", f"{collection}/{name}")
+        if answer.status != 404:
+            answer.checked()
+
+    async def patch(self, resource: str, path: str, body: dict[str, Any]) -> None:
+        """A merge patch of an object, if it is there."""
+        answer = await self.client.call("patch", resource, "PATCH", path, msgspec.json.encode(body), MERGE_PATCH)
+        if answer.status != 404:
+            answer.checked()
+
+    async def _label_lease(self, name: str) -> None:
+        """Foreign engines do not label Leases; what bears the run's label is what teardown counts."""
+        if name in self.members.by_name:
+            await self.patch("leases", f"{LEASES}/{name}", {"metadata": {"labels": {RUN_LABEL: self.spec.run}}})
+
+    async def _beat(self) -> None:
+        while True:
+            before = time.monotonic()
+            await asyncio.sleep(_BEAT)
+            self._lag = max(self._lag, time.monotonic() - before - _BEAT)
+
+    # what is told
+
+    def status(self) -> dict[str, Any]:
+        """The fleet now: counts, and seconds. The keys are those of engine builtin."""
+        members = self.members.by_name.values()
+        return {
+            "synced": self.members.synced.is_set(),
+            "wanted": self.spec.count,
+            "present": len(members),
+            "joined": sum(member.joined for member in members),
+            "ready": sum(member.ready for member in members),
+            "conflict": self.conflict,
+            "pods": self.members.phases(),
+            "renewals": self.counts.renewals,
+            "renewal_errors": self.counts.renewal_errors,
+            "lateness_p99": min(self.counts.lateness.quantile(0.99), 3600.0),
+            "oldest_renewal": self.members.oldest(),
+            "pod_starts": self.counts.pod_starts,
+            "watch_restarts": self.counts.watch_restarts(),
+            "waiting": len(self._crew),
+            "processes": len(self.children),
+            "process_restarts": self.children.restarts,
+        }
+
+    def metrics(self) -> str:
+        """One scrape. CPU and memory are the daemon's and all its processes'."""
+        members = self.members.by_name.values()
+        gauges = {
+            'vnodes{state="wanted"}': self.spec.count,
+            'vnodes{state="joined"}': sum(member.joined for member in members),
+            'vnodes{state="ready"}': sum(member.ready for member in members),
+            # an interval begins when the renewal before it is over, and is 0 to 4 % longer than it is said to be
+            "lease_interval_seconds": self.spec.lease_interval * (1 + JITTER / 2),
+            "lease_oldest_renewal_seconds": self.members.oldest(),
+            "processes": len(self.children),
+            "process_restarts": self.children.restarts,
+            **{f'pods{{phase="{phase}"}}': count for phase, count in self.members.phases().items()},
+        }
+        lag, self._lag = self._lag, 0.0
+        cpu, memory = self.children.usage()
+        return exposition(self.counts, gauges, lag, time.process_time() + cpu, resident() + memory)
+
+
+def write(path: Path, data: bytes) -> None:
+    """Replace a file at once; only its owner may read it."""
+    new = path.with_name(f"{path.name}.new")
+    new.touch(mode=0o600)
+    new.write_bytes(data)
+    new.replace(path)
