@@ -20,7 +20,7 @@ from .renewals import Renewals
 from .spec import Spec
 
 if TYPE_CHECKING:
-    from .server import Server
+    from .server.endpoints import Server
 
 _LEASE_TIMEOUT, _TIMEOUT = 10.0, 30.0  # seconds; the kubelet's for its heartbeats, client-go's usual for the rest
 
@@ -115,7 +115,7 @@ class Engine:
         return exposition(self.counts, gauges, self.renewals.wheel.worst_lag())
 
     def _serve(self, certificate: str, authority: str | None, version: str) -> Server:
-        from .server import Server  # here: it is memory that a fleet which does not serve can do without
+        from .server.endpoints import Server  # here: it is memory that a fleet which does not serve can do without
 
         server = Server(self.spec, self.nodes.by_name, version, certificate, authority)
         self.pods.on_seen, self.pods.on_gone = server.usage.see, server.usage.forget

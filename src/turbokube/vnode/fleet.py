@@ -20,15 +20,15 @@ from ..api.target import Target
 from ..api.transport import ApiError, Unreachable
 from ..api.watch import ListWatch
 from ..daemon import control, process
-from . import listener, serving
 from .nodes import LEASES, NODES
 from .objects import Bare
+from .server import certificate, listener
 from .spec import RUN_LABEL, Spec, Start, check
 
 _POLL = 0.2  # seconds between two looks at the daemons
 _PATIENCE = 30.0  # seconds for an API server to list a run's nodes and leases
 # what a Node keeps from its creation: a fleet that lives cannot get another value of these
-_BIRTH = ("run", "name_prefix", "placement", "vnodes_per_namespace")
+_BIRTH = ("run", "name_prefix", "placement", "vnodes_per_namespace", "engine")
 _NAME = re.compile(r"fleet(-\d+)?")
 _WORST = ("lateness_p99", "oldest_renewal")  # of the processes' statuses the greatest counts, not the sum
 
@@ -347,7 +347,7 @@ def _start(daemons: list[_Daemon], target: Target, spec: Spec, deadline: float) 
     if spec.serve:
         for shard in shards.values():
             listener.check(spec.part(shard), servers)
-        pem = str(serving.certificate(daemons[0].state / "fleet" / "serving.pem", spec.run).resolve())
+        pem = str(certificate.ensure(daemons[0].state / "fleet" / "serving.pem", spec.run).resolve())
     children = {}
     for daemon, shard in shards.items():
         children[daemon] = daemon.spawn(Start(spec, credential, servers, shard, pem))

@@ -160,11 +160,16 @@ def check(spec: Spec) -> Spec:
     _check_usage(spec, need)
     roomy = addresses.node_room(spec.node_ips) >= spec.count
     need(roomy, "node_ip_range", spec.node_ips, f"an IPv4 CIDR with 256 addresses more than the {spec.count} vnodes")
+    if spec.engine != "builtin":
+        from ..engines import limits  # here: what other engines cannot do is none of this one's memory
+
+        if words := limits.refusal(spec):
+            raise SpecError(words)
     return spec
 
 
 def _check_usage(spec: Spec, need: Callable[[bool, str, object, str], None]) -> None:
-    from . import usage  # here: an engine that does not serve never needs it
+    from .server import usage  # here: an engine that does not serve never needs it
 
     need(usage.is_usage(spec.pod_cpu_usage), "pod_cpu_usage", spec.pod_cpu_usage, usage.ALLOWED)
     text = spec.pod_memory_usage

@@ -15,8 +15,8 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from ..api.transport import JSON, ApiError, Unreachable
-from .nodes import Vnode
+from ...api.transport import JSON, ApiError, Unreachable
+from ..nodes import Vnode
 
 # KubeletConfiguration: authentication.webhook.cacheTTL, authorization.webhook.cacheAuthorizedTTL, cacheUnauthorizedTTL
 _AUTHENTICATED, _ALLOWED, _DENIED = 120.0, 300.0, 30.0  # seconds

@@ -12,14 +12,14 @@ from datetime import datetime
 
 import msgspec
 
-from ..api.transport import JSON, ApiError, Unreachable
+from ...api.transport import JSON, ApiError, Unreachable
+from ..addresses import node_index
+from ..clock import rfc3339, rfc3339_micro
+from ..nodes import Vnode
+from ..spec import Spec
 from . import listener, stats
 from .access import Access, Refused
-from .addresses import node_index
-from .clock import rfc3339, rfc3339_micro
 from .listener import Answer, Listener, Request
-from .nodes import Vnode
-from .spec import Spec
 from .usage import Container, PodUsage, Usage
 
 _METRICS = "text/plain; version=0.0.4; charset=utf-8"
@@ -102,22 +102,24 @@ class Server:
             return Answer(f'pod "{name}" does not exist', 404)
         if (container := pod.container(wanted)) is None:
             return Answer(f'container "{wanted}" not found in pod "{name}"', 404)
+        started, ended = container.started, container.ended
         if request.query.get("previous") == "true":
-            return Answer(f'previous terminated container "{wanted}" in pod "{name}" not found', 400)
-        if not container.started:
+            if container.last is None:
+                return Answer(f'previous terminated container "{wanted}" in pod "{name}" not found', 400)
+            started, ended = container.last
+        elif not started:
             return Answer(f'container "{wanted}" in pod "{name}" is waiting to start: ContainerCreating', 400)
         try:
-            text = _log(_lines(self._spec.run, pod, container), request.query)
+            text = _log(_lines(self._spec.run, pod, container, started, ended), request.query)
         except ValueError:
             return Answer('{"message": "Invalid request."}', 422)
-        return Answer(text, rest=self._end(pod, request.query) if request.query.get("follow") == "true" else None)
+        follow = request.query.get("follow") == "true" and not ended
+        return Answer(text, rest=self._end(pod, container, request.query) if follow else None)
 
-    async def _end(self, pod: PodUsage, query: dict[str, str]) -> bytes:
-        """The last line, when it is written; nothing where it has been."""
-        if pod.ended:
-            return b""
-        await self.usage.wait(pod)
-        return _log([(pod.ended, _last(pod))], {"timestamps": query.get("timestamps", "")})
+    async def _end(self, pod: PodUsage, container: Container, query: dict[str, str]) -> bytes:
+        """The last line, when it is written."""
+        await pod.end_of(container)
+        return _log([_last(container.ended)], {"timestamps": query.get("timestamps", "")})
 
     async def _refuse(self, vnode: Vnode, request: Request) -> Answer:
         what, *rest = request.path.strip("/").split("/")
@@ -130,18 +132,18 @@ class Server:
         return Answer(msgspec.json.encode({**status, "reason": "NotImplemented", "code": 501}), 501, JSON)
 
 
-def _lines(run: str, pod: PodUsage, container: Container) -> list[tuple[float, str]]:
+def _lines(run: str, pod: PodUsage, container: Container, started: float, ended: float) -> list[tuple[float, str]]:
     """All that a container of a vnode has to say, and when it said so."""
     words = [
         f"{pod.node} is a virtual node of run {run}: no process runs here, and nothing else is written",
         f"container {container.name} of pod {pod.namespace}/{pod.name} ({pod.uid}), image {container.image}",
-        f"running since {rfc3339(container.started)}",
+        f"running since {rfc3339(started)}",
     ]
-    return [(container.started, line) for line in words] + ([(pod.ended, _last(pod))] if pod.ended else [])
+    return [(started, line) for line in words] + ([_last(ended)] if ended else [])
 
 
-def _last(pod: PodUsage) -> str:
-    return f"ended at {rfc3339(pod.ended)}"
+def _last(ended: float) -> tuple[float, str]:
+    return ended, f"ended at {rfc3339(ended)}"
 
 
 def _log(lines: list[tuple[float, str]], query: dict[str, str]) -> bytes:

@@ -10,9 +10,9 @@ from typing import Any
 
 import msgspec
 
-from ..profile.rules import quantity
-from .clock import rfc3339
-from .spec import Spec
+from ...profile.rules import quantity
+from ..clock import rfc3339
+from ..spec import Spec
 from .usage import PodUsage, Usage
 
 _HELP = {
@@ -41,7 +41,7 @@ def resource_metrics(usage: Usage, node: str, now: float) -> str:
     families: dict[str, list[str]] = {name: [] for name in _HELP}
     for pod in usage.running(node):
         whose = f'namespace="{pod.namespace}",pod="{pod.name}"'
-        for one in pod.containers:
+        for one in pod.running:
             labels = f'{{container="{one.name}",{whose}}}'
             families["container_cpu_usage_seconds_total"].append(f"{labels} {one.cpu_seconds(now):.9f} {stamp}")
             families["container_memory_working_set_bytes"].append(f"{labels} {one.memory:.0f} {stamp}")
@@ -59,7 +59,7 @@ def resource_metrics(usage: Usage, node: str, now: float) -> str:
 def kubelet_metrics(usage: Usage, node: str, version: str) -> str:
     """What GET /metrics answers: the few of a kubelet's metrics that a vnode can tell."""
     running = list(usage.running(node))
-    containers = sum(len(pod.containers) for pod in running)
+    containers = sum(len(pod.running) for pod in running)
     return _exposition(
         {
             "kubelet_node_name": [f'{{node="{node}"}} 1'],
@@ -99,7 +99,7 @@ def _pod(pod: PodUsage, now: float) -> dict[str, Any]:
                 "cpu": _cpu(one.cpu_seconds(now), one.cores, now),
                 "memory": _memory(one.memory, now),
             }
-            for one in pod.containers
+            for one in pod.running
         ],
         "cpu": _cpu(pod.cpu_seconds(now), pod.cores, now),
         "memory": _memory(pod.memory, now),

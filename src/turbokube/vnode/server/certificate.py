@@ -14,7 +14,7 @@ _GOOD_FOR = datetime.timedelta(days=365)  # as the kubelet's (client-go/util/cer
 _RENEWED = datetime.timedelta(days=30)  # before its end
 
 
-def certificate(path: Path, run: str) -> Path:
+def ensure(path: Path, run: str) -> Path:
     """The PEM file, key and certificate, 0600; made where it is missing or near its end."""
     # here: only the module's side has it, the engine is handed the file
     from cryptography import x509

@@ -14,10 +14,10 @@ import time
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 
-from ..profile.rules import quantity
-from . import behaviour, objects
-from .nodes import Vnode
-from .spec import Spec
+from ...profile.rules import quantity
+from .. import behaviour, objects
+from ..nodes import Vnode
+from ..spec import Spec
 
 CPU_ANNOTATION, MEMORY_ANNOTATION = "turbokube.io/cpu-usage", "turbokube.io/memory-usage"
 ALLOWED = 'a quantity, or "uniform(least,most)", "exponential(mean)" of quantities, or "lognormal(mu,sigma)"'
@@ -52,69 +52,90 @@ def is_usage(text: str) -> bool:
 
 
 class Container:
-    """A container as its kubelet's statistics show it. Times are UNIX seconds; `started` is 0 before it runs."""
+    """A container as its kubelet's statistics show it. Times are UNIX seconds, 0 before they have come."""
 
-    __slots__ = ("_since", "_spent", "cores", "image", "memory", "name", "started")
+    __slots__ = ("_since", "_spent", "cores", "ended", "image", "last", "memory", "name", "started")
 
     def __init__(self, name: str, image: str) -> None:
         self.name, self.image = sys.intern(name), sys.intern(image)
-        self.started = 0.0
+        self.started = self.ended = 0.0
+        self.last: tuple[float, float] | None = None  # when the one before it started and ended
         self.cores = self.memory = 0.0
         self._spent = self._since = 0.0
 
+    @property
+    def running(self) -> bool:
+        return bool(self.started) and not self.ended
+
     def start(self, at: float) -> None:
-        self.started = self._since = at
-        self._spent = _START_CPU
+        """Run anew, with counters of its own."""
+        if self.started:
+            self.last = self.started, self.ended or at
+        self.started, self.ended = at, 0.0
+        self._spent, self._since = _START_CPU, at
+
+    def stop(self, at: float) -> None:
+        self._spent, self.ended = self.cpu_seconds(at), at
 
     def use(self, cores: float, memory: float, now: float) -> None:
         """Use so many cores and bytes from now on."""
-        self._spent, self._since = self.cpu_seconds(now), max(now, self.started)
+        self._spent, self._since = self.cpu_seconds(now), max(now, self._since)
         self.cores, self.memory = cores, max(memory, _LEAST_MEMORY)
 
     def cpu_seconds(self, now: float) -> float:
         """Core-seconds since it was started."""
-        return self._spent + self.cores * max(0.0, now - self._since)
+        return self._spent + self.cores * max(0.0, now - self._since) if self.running else self._spent
 
 
 class PodUsage:
-    """A pod on a vnode. Times are UNIX seconds, 0 before they have come."""
+    """A pod on a vnode."""
 
-    __slots__ = ("containers", "ended", "name", "namespace", "node", "said", "started", "uid", "waiting")
+    __slots__ = ("containers", "gone", "name", "namespace", "node", "said", "started", "uid", "waiting")
 
     def __init__(self, pod: objects.Pod, node: str) -> None:
         self.uid, self.name = pod.metadata.uid, pod.metadata.name
         self.namespace = sys.intern(pod.metadata.namespace)
         self.node = node
-        self.started = self.ended = 0.0
+        self.started = 0.0
+        self.gone = 0.0  # core-seconds of containers that were restarted
         self.said: tuple[str, str] | None = None  # what its usage was drawn from
         self.waiting: list[asyncio.Future[None]] | None = None  # those who follow its logs
         sidecars = [one for one in pod.spec.init_containers if one.restart_policy == "Always"]
         self.containers = tuple(Container(one.name, one.image) for one in (*sidecars, *pod.spec.containers))
 
     @property
-    def running(self) -> bool:
-        return bool(self.started) and not self.ended
+    def running(self) -> list[Container]:
+        """Those of its containers that use CPU and memory."""
+        return [one for one in self.containers if one.running]
 
     def cpu_seconds(self, now: float) -> float:
-        return sum(one.cpu_seconds(now) for one in self.containers)
+        return self.gone + sum(one.cpu_seconds(now) for one in self.containers)
 
     @property
     def cores(self) -> float:
-        return sum(one.cores for one in self.containers)
+        return sum(one.cores for one in self.running)
 
     @property
     def memory(self) -> float:
-        return sum(one.memory for one in self.containers)
+        return sum(one.memory for one in self.running)
 
     def container(self, name: str) -> Container | None:
         return next((one for one in self.containers if one.name == name), None)
 
-    def wake(self) -> None:
-        """Tell those who wait for its end."""
+    def stop(self, container: Container, at: float) -> None:
+        """End one of its containers, and tell those who wait for that."""
+        container.stop(at)
         for future in self.waiting or ():
             if not future.done():
                 future.set_result(None)
         self.waiting = None
+
+    async def end_of(self, container: Container) -> None:
+        """Wait until a container runs no more."""
+        while container.running:
+            future = asyncio.get_running_loop().create_future()
+            self.waiting = [*(self.waiting or ()), future]
+            await future
 
 
 class _Node:
@@ -142,18 +163,18 @@ class Usage:
         if known is None:
             known = self._pods[uid] = PodUsage(pod, vnode.name)
             self._node(vnode.name).pods[uid] = known
-        if pod.status.phase == "Running":
-            self._run(known, pod)
-        elif known.running:
-            self._end(known)
+        self._follow(known, pod)
+        self._listen(known, pod)
 
     def forget(self, uid: str) -> None:
         """A pod is no more."""
-        if (known := self._pods.pop(uid, None)) is None:
-            return
-        if known.running:
-            self._end(known)
-        del self._nodes[known.node].pods[uid]
+        if (known := self._pods.pop(uid, None)) is not None:
+            now = time.time()
+            for container in known.running:
+                known.stop(container, now)
+            node = self._nodes[known.node]
+            node.gone += known.cpu_seconds(now)
+            del node.pods[uid]
 
     def pods(self, node: str) -> Iterable[PodUsage]:
         """What is bound to a vnode."""
@@ -170,7 +191,7 @@ class Usage:
 
     def node(self, name: str, now: float) -> tuple[float, float, float]:
         """A vnode's core-seconds, cores and bytes: those of its pods, and of a container that does nothing."""
-        pods = list(self.running(name))
+        pods = self.pods(name)
         gone = self._nodes[name].gone if name in self._nodes else 0.0
         return (
             _START_CPU + gone + sum(pod.cpu_seconds(now) for pod in pods),
@@ -178,27 +199,34 @@ class Usage:
             _LEAST_MEMORY + sum(pod.memory for pod in pods),
         )
 
-    async def wait(self, pod: PodUsage) -> None:
-        """Wait until a pod runs no more."""
-        if pod.running:
-            future = asyncio.get_running_loop().create_future()
-            pod.waiting = [*(pod.waiting or ()), future]
-            await future
-
     def _node(self, name: str) -> _Node:
         return self._nodes.setdefault(name, _Node())
 
-    def _run(self, known: PodUsage, pod: objects.Pod) -> None:
+    def _follow(self, known: PodUsage, pod: objects.Pod) -> None:
+        """Start and stop containers as their statuses, or else the pod's phase, say that they run."""
         now = time.time()
-        if not known.running:
-            known.started, known.ended = _moment(pod.status.start_time) or now, 0.0
-            for container in known.containers:
-                container.start(known.started)
-        annotations = pod.metadata.annotations
-        said = annotations.get(CPU_ANNOTATION, self._cpu), annotations.get(MEMORY_ANNOTATION, self._memory)
-        if said != known.said:  # at first, and when the annotations are changed: so is a load that comes and goes
-            # an engine that takes a pod over goes on from what the pod would have used since its start
-            since = known.started if known.said is None else now
+        if not known.started:
+            known.started = moment(pod.status.start_time)
+        states = {status.name: status.state for status in pod.status.container_statuses}
+        for container in known.containers:
+            if container.name in states:
+                running = (state := states[container.name]) and state.running
+                began = (moment(running.started_at) or now) if running else 0.0
+            else:
+                began = (known.started or now) if pod.status.phase == "Running" else 0.0
+            if began and (not container.running or began > container.started):
+                known.gone += container.cpu_seconds(began)
+                container.start(began)
+            elif container.running and not began:
+                known.stop(container, now)
+
+    def _listen(self, known: PodUsage, pod: objects.Pod) -> None:
+        """Take up what is to be used: at first, and when annotations change, so that a load can come and go."""
+        notes = pod.metadata.annotations
+        said = notes.get(CPU_ANNOTATION, self._cpu), notes.get(MEMORY_ANNOTATION, self._memory)
+        if said != known.said and known.running:
+            # an engine that takes a pod over goes on from what it would have used since its start
+            since = 0.0 if known.said is None else time.time()
             known.said = said
             self._use(known, pod, since)
 
@@ -212,11 +240,6 @@ class Usage:
         for container in known.containers:
             asked = requests.get(container.name)
             container.use(cores, memory or (_bytes(asked.requests.get("memory", "")) / 2 if asked else 0.0), since)
-
-    def _end(self, known: PodUsage) -> None:
-        known.ended = time.time()
-        self._nodes[known.node].gone += known.cpu_seconds(known.ended)
-        known.wake()
 
 
 def _draw(text: str, default: str, unit: float, chance: random.Random) -> float:
@@ -241,6 +264,6 @@ def _bytes(request: str) -> float:
         return 0.0
 
 
-def _moment(text: str) -> float:
+def moment(text: str) -> float:
     """UNIX seconds of a metav1.Time; 0 for none."""
     return datetime.fromisoformat(text).timestamp() if text else 0.0

@@ -20,8 +20,8 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import httptools
 
-from .addresses import number
-from .spec import Spec, SpecError
+from ..addresses import number
+from ..spec import Spec, SpecError
 
 _BACKLOG = 1024
 _IDLE = 90.0  # seconds; the kubelet's IdleTimeout (pkg/kubelet/server/server.go)
@@ -179,8 +179,7 @@ class _Connection(asyncio.Protocol):
     # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = transport  # type: ignore[assignment]
         self._idle_since = asyncio.get_running_loop().time()
         self._listener.connections.add(self)
 

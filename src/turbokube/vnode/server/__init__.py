@@ -1,0 +1,1 @@
+"""A kubelet's server side: what those reach who call a vnode's own port. Imported only where vnodes serve."""
