@@ -135,6 +135,39 @@ options:
     type: str
     choices: [lease]
     default: lease
+  serve:
+    description:
+      - Whether each vnode has a kubelet's server side, over TLS, for clients that the API server knows and allows.
+      - It answers /healthz, /metrics, /metrics/resource, /stats/summary, /pods and /containerLogs; what needs a process,
+        such as /exec, is refused.
+      - Vnodes are then told apart by their InternalIPs, which are on loopback unless O(node_ip_range) says otherwise.
+    type: bool
+    default: false
+  serve_port:
+    description: The port of every vnode's kubelet, with O(processes) that of the first process, and one more for each.
+    type: int
+    default: 10250
+  node_ip_range:
+    description:
+      - An IPv4 CIDR with 256 addresses more than vnodes, which the InternalIPs are taken from.
+      - Empty is 127.16.0.0/12 with O(serve=true), else 172.16.0.0/12, where nobody listens.
+      - With O(serve=true), other addresses than those of loopback must be routed to the host and local to it
+        (C(ip route add local 172.16.0.0/12 dev lo)); no other address of the host is served.
+    type: str
+    default: ""
+  pod_cpu_usage:
+    description:
+      - The CPU that the metrics show of a pod, as a quantity or as C(uniform(least,most)) or C(exponential(mean)) of
+        quantities, or C(lognormal(mu,sigma)) of cores; O(serve=true) only.
+      - A pod's annotation C(turbokube.io/cpu-usage) has precedence, and may change while the pod runs.
+    type: str
+    default: "0"
+  pod_memory_usage:
+    description:
+      - The memory that the metrics show of a pod, as O(pod_cpu_usage), C(lognormal(mu,sigma)) of GiB; empty for half of
+        what it requests. The annotation is C(turbokube.io/memory-usage).
+    type: str
+    default: ""
   wait:
     description: Wait until every vnode is joined, Ready, and free of the taints of a node that is not.
     type: bool
@@ -245,6 +278,11 @@ _ARGUMENTS: dict[str, t.Any] = {
     "processes": {"type": "int", "default": 1},
     "engine": {"type": "str", "choices": ["builtin"], "default": "builtin"},
     "fidelity": {"type": "str", "choices": ["lease"], "default": "lease"},
+    "serve": {"type": "bool", "default": False},
+    "serve_port": {"type": "int", "default": 10250},
+    "node_ip_range": {"type": "str", "default": ""},
+    "pod_cpu_usage": {"type": "str", "default": "0"},
+    "pod_memory_usage": {"type": "str", "default": ""},
     "wait": {"type": "bool", "default": True},
     "timeout": {"type": "int", "default": 600},
 }

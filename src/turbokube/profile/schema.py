@@ -111,6 +111,18 @@ class Profile:
         50, "Seconds without a renewal until the controller manager calls a node lost.", least=10, most=18000
     )
     status_interval_s: float = variable(300.0, "Seconds between reports of a vnode's status.", least=10, most=86400)
+    kubelet_server: bool = variable(False, "Whether each vnode has a kubelet's server side, on loopback.")
+    kubelet_port: int = variable(
+        10250, "Its port; each engine process after the first has the next.", least=1, most=65472
+    )
+    node_ip_range: str = variable(
+        "",
+        "Addresses of the vnodes; empty: 172.16.0.0/12, with turbokube_kubelet_server 127.16.0.0/12.",
+        subnet=True,
+        empty=True,
+    )
+    pod_cpu_usage: str = variable("0", "CPU that a kubelet's metrics show of a pod: a quantity or a distribution.")
+    pod_memory_usage: str = variable("", "Memory that they show of it; empty: half of its request.")
     vnode_cpu: str = variable("32", "CPU capacity of a vnode.", quantity=True)
     vnode_memory: str = variable("64Gi", "Memory capacity of a vnode.", quantity=True)
     vnode_pods: int = variable(1024, "Pod capacity of a vnode.", least=1, most=65536)
