@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
 import struct
 from typing import Protocol
@@ -97,6 +98,7 @@ class Connection:
     __slots__ = (
         "_block",
         "_blocked",
+        "_early",
         "_heard",
         "_max_streams",
         "_next",
@@ -123,7 +125,8 @@ class Connection:
         self._used = False  # it has answered before
         self._heard = 0.0  # loop time of the last bytes from the server
         self._pinged = 0.0  # loop time of a PING that is not answered
-        self._out: bytes = _HELLO  # what waits to be written
+        self._early: dict[int, tuple[bytes, bytes]] = {}  # headers and bodies from before it was up
+        self._out = b""  # what waits to be written
         self._writing = False  # the loop tells when more can be
         self._rest = b""  # a frame that has not come whole
         self._block: tuple[int, int, bytes] | None = None  # stream, flags and headers that CONTINUATIONs go on with
@@ -131,7 +134,9 @@ class Connection:
         self._owed = 0  # as Stream.owed, of all streams
         self._room = _DEFAULT_WINDOW  # bytes of bodies that the server takes now
         self._stream_room = _DEFAULT_WINDOW  # the same, of each new stream
-        self._blocked: dict[int, tuple[bytes, int]] = {}  # bodies that found no room: what is left, the stream's room
+        self._blocked: dict[
+            int, tuple[memoryview, int]
+        ] = {}  # bodies that found no room: what is left, the stream's room
         self._max_streams = _FIRST_MAX_STREAMS
         self._task: asyncio.Task[None] | None = owner.loop.create_task(self._connect())
 
@@ -146,7 +151,10 @@ class Connection:
         self._heard = self._owner.loop.time()
         self._owner.loop.add_reader(self._tls, self._readable)
         self._owner.up(self)
-        self._flush()
+        self._write(_HELLO)
+        for number, (block, body) in self._early.items():
+            self._send(number, block, body)
+        self._early = {}
 
     @property
     def is_up(self) -> bool:
@@ -164,6 +172,13 @@ class Connection:
         self._next = number + 2
         self.leaving = self.leaving or number + 2 > _MAX_ID
         self.streams[number] = stream
+        if self._tls is None:
+            self._early[number] = block, body
+        else:
+            self._send(number, block, body)
+        return stream
+
+    def _send(self, number: int, block: bytes, body: bytes) -> None:
         if not body:
             self._write(_frame(_HEADERS, _END_HEADERS | _END_STREAM, number, block))
         elif len(body) <= self._room and len(body) <= self._stream_room:
@@ -171,15 +186,15 @@ class Connection:
             self._write(_frame(_HEADERS, _END_HEADERS, number, block) + _body(_END_STREAM, number, body))
         else:
             self._write(_frame(_HEADERS, _END_HEADERS, number, block))
-            self._blocked[number] = body, self._stream_room
+            self._blocked[number] = memoryview(body), self._stream_room
             self._unblock(number)
-        return stream
 
     def cancel(self, stream: Stream) -> None:
         if self.streams.pop(stream.number, None) is not None:
             stream.connection = None
             self._blocked.pop(stream.number, None)
-            self._write(_frame(_RST_STREAM, 0, stream.number, _CANCEL.to_bytes(4, "big")))
+            if self._early.pop(stream.number, None) is None:
+                self._write(_frame(_RST_STREAM, 0, stream.number, _CANCEL.to_bytes(4, "big")))
             self._done()
 
     def give_room(self, stream: Stream) -> None:
@@ -221,7 +236,9 @@ class Connection:
     # the socket
 
     def _write(self, data: bytes) -> None:
-        if self._out or self._tls is None:
+        if self._tls is None:
+            return
+        if self._out:
             self._out += data
             return
         try:
@@ -256,7 +273,7 @@ class Connection:
 
     def _broke(self, error: OSError) -> None:
         closed = isinstance(error, (ConnectionError, ssl.SSLEOFError))
-        self.lose(_CLOSED if closed else error.strerror or str(error), again=closed and self._used)
+        self.lose(_CLOSED if closed else reason(error), again=closed and self._used)
 
     def _readable(self) -> None:
         """One TLS record; the loop calls again when there is more, since nothing is read ahead."""
@@ -430,17 +447,24 @@ def _answer(block: bytes) -> tuple[int, float]:
     return status, float(wait) if wait.isdigit() else 0.0
 
 
+def reason(error: OSError) -> str:
+    """What went wrong with a socket, in the system's words or in TLS's."""
+    if isinstance(error, ssl.SSLError) or not error.errno:
+        return error.strerror or str(error)
+    return os.strerror(error.errno)
+
+
 def _unpadded(payload: bytes) -> bytes:
     if not payload or payload[0] >= len(payload):
         raise hpack.HeaderError("more padding than there is")
     return payload[1 : len(payload) - payload[0]]
 
 
-def _frame(kind: int, flags: int, number: int, payload: bytes) -> bytes:
+def _frame(kind: int, flags: int, number: int, payload: bytes | memoryview) -> bytes:
     return len(payload).to_bytes(3, "big") + bytes((kind, flags)) + number.to_bytes(4, "big") + payload
 
 
-def _body(flags: int, number: int, body: bytes) -> bytes:
+def _body(flags: int, number: int, body: bytes | memoryview) -> bytes:
     """DATA frames, `flags` on the last."""
     if len(body) <= _FRAME:
         return _frame(_DATA, flags, number, body)

@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Sequence
 from urllib.parse import urlsplit
 
 from . import hpack
-from .connection import Connection, Listener, Stream
+from .connection import Connection, Listener, Stream, reason
 from .credentials import Credential
 from .transport import JSON, Response, Unreachable
 
@@ -71,7 +71,7 @@ class Http2:
         accept: str = JSON,
     ) -> Response:
         """See Transport. What the server has not acted on is sent once more; what it may have, unless a POST."""
-        block = self._headers.block(method, path, accept, content_type, len(body))
+        block = self._headers.block(method, path, accept, content_type if body else "", len(body))
         deadline = self.loop.time() + timeout
         for last in (False, True):
             call = _Call(self.loop.create_future(), deadline)
@@ -160,7 +160,7 @@ class Http2:
                 except TimeoutError:
                     last = f"{server.netloc}: no connection in time"
                 except OSError as error:
-                    last = f"{server.netloc}: {error.strerror or error}"
+                    last = f"{server.netloc}: {reason(error)}"
             raise Unreachable(last, sent=False)
 
     def up(self, connection: Connection) -> None:
@@ -357,7 +357,7 @@ def _load(context: ssl.SSLContext, pem_file: str) -> None:
     try:
         context.load_cert_chain(pem_file)
     except OSError as error:  # not the server's fault: the next one would do no better
-        raise Unreachable(f"credential {pem_file}: {error.strerror or error}", sent=False) from None
+        raise Unreachable(f"credential {pem_file}: {reason(error)}", sent=False) from None
 
 
 def _settle(future: asyncio.Future[None]) -> None:

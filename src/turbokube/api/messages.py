@@ -70,6 +70,8 @@ class Message:
                 begin = at
                 if wire == BYTES:
                     at += number
+                    if at > end:
+                        break
                 known = table.get(tag >> 3)
                 if known is None or known[2] != wire:
                     continue
@@ -244,6 +246,7 @@ CONTAINER = Message(
     ),
     resources=one(8, _RESOURCES),
     imagePullPolicy=one(14),
+    volumeMounts=many(9, Message(name=one(1), readOnly=one(2, BOOL), mountPath=one(3))),
     envFrom=many(19, Message(configMapRef=one(2, _ENV_FROM), secretRef=one(3, _ENV_FROM))),
     restartPolicy=one(24),
 )
@@ -262,7 +265,7 @@ _CONTAINER_STATUS = Message(
     containerID=one(8),
     started=one(9, BOOL),
 )
-_CONDITION = Message(type=one(1), status=one(2))
+_CONDITION = Message(type=one(1), status=one(2), lastTransitionTime=one(4, TIME))
 POD = Message(
     metadata=one(1, META),
     spec=one(
