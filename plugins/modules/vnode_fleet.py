@@ -138,8 +138,8 @@ options:
   serve:
     description:
       - Whether each vnode has a kubelet's server side, over TLS, for clients that the API server knows and allows.
-      - It answers /healthz, /metrics, /metrics/resource, /stats/summary, /pods and /containerLogs; what needs a process,
-        such as /exec, is refused.
+      - It answers /healthz, /metrics, /metrics/resource, /stats/summary, /pods and /containerLogs; what needs a
+        process, such as /exec, is refused.
       - Vnodes are then told apart by their InternalIPs, which are on loopback unless O(node_ip_range) says otherwise.
     type: bool
     default: false

@@ -372,12 +372,24 @@ def test_the_socket_is_bound_to_loopback():
         assert listening.getsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, 16).rstrip(b"\0") == b"lo"
 
 
-def test_given_addresses_are_served_and_no_others():
-    spec = Spec(run="trial", count=1, serve=True, serve_port=free_port(), node_ip_range="172.16.0.0/12")
-    with listener.listen(spec), socket.socket() as caller:
+@pytest.mark.parametrize(
+    ("cidr", "reached"), [("172.16.0.0/12", []), ("127.16.0.0/12", ["127.16.1.0"]), ("127.0.0.1/32", ["127.0.0.1"])]
+)
+def test_given_addresses_are_served_and_no_others(monkeypatch, cidr, reached):
+    monkeypatch.setattr(listener, "is_loopback", lambda _: False)  # as if they were an interface's
+    spec = Spec(run="trial", count=1, serve=True, serve_port=free_port(), node_ip_range=cidr)
+    with listener.listen(spec):
+        assert [address for address in ("127.0.0.1", "127.16.1.0") if _answers(address, spec.serve_port)] == reached
+
+
+def _answers(address: str, port: int) -> bool:
+    with socket.socket() as caller:
         caller.settimeout(0.3)
-        with pytest.raises(TimeoutError):
-            caller.connect(("127.0.0.1", spec.serve_port))
+        try:
+            caller.connect((address, port))
+        except TimeoutError:
+            return False
+        return True
 
 
 # the certificate
