@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import random
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Generic, TypeVar
@@ -21,6 +22,9 @@ from ..nodes import Vnode
 # KubeletConfiguration: authentication.webhook.cacheTTL, authorization.webhook.cacheAuthorizedTTL, cacheUnauthorizedTTL
 _AUTHENTICATED, _ALLOWED, _DENIED = 120.0, 300.0, 30.0  # seconds
 _MOST = 65_536  # remembered answers
+# Pauses between tries of a review, in seconds: DefaultAuthWebhookRetryBackoff (apiserver/pkg/server/options)
+_PAUSES = tuple(0.5 * 1.5**number for number in range(4))
+_JITTER = 0.2
 
 _TOKEN_REVIEWS = "/apis/authentication.k8s.io/v1/tokenreviews"
 _ACCESS_REVIEWS = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
@@ -157,8 +161,17 @@ def _holder(certificate: dict[str, Any] | None) -> User | None:
 
 
 async def _review(vnode: Vnode, resource: str, path: str, body: dict[str, Any], kind: type[Any]) -> Any:
-    answer = await vnode.client.call("create", resource, "POST", path, msgspec.json.encode(body), accept=JSON)
-    return msgspec.json.decode(answer.checked().body, type=kind)
+    """Ask, and ask again an API server that throttles, fails or drops the request (webhook.DefaultShouldRetry)."""
+    encoded = msgspec.json.encode(body)
+    for pause in (*_PAUSES, None):
+        try:
+            answer = await vnode.client.call("create", resource, "POST", path, encoded, accept=JSON)
+            return msgspec.json.decode(answer.checked().body, type=kind)
+        except (Unreachable, ApiError) as error:
+            again = error.sent if isinstance(error, Unreachable) else error.status == 429 or error.status >= 500
+            if pause is None or not again:
+                raise
+        await asyncio.sleep(pause * (1 + random.uniform(0, _JITTER)))
 
 
 class _Memory(Generic[T]):

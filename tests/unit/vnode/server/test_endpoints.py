@@ -26,7 +26,7 @@ from turbokube.api.transport import Response, Unreachable
 from turbokube.vnode.client import Client
 from turbokube.vnode.metrics import Counts
 from turbokube.vnode.nodes import Vnode
-from turbokube.vnode.server import certificate, listener
+from turbokube.vnode.server import access, certificate, listener
 from turbokube.vnode.server.endpoints import Server
 from turbokube.vnode.spec import Spec, SpecError
 
@@ -181,6 +181,23 @@ def test_an_api_server_that_is_away_lets_nobody_in(pem):
 
     play(pem, story, away)
     play(pem, _refused_as_unknown, lambda *_: Unreachable("refused", sent=False))
+
+
+def test_an_api_server_that_throttles_is_asked_again(pem, monkeypatch):
+    monkeypatch.setattr(access, "_PAUSES", (0.01, 0.01))
+    troubles = {
+        "tokenreviews": [Response(429, b"{}"), Unreachable("reset", sent=True)],
+        "subjectaccessreviews": [Response(500, b"{}"), Response(504, b"{}")],
+    }
+
+    def busy(method: str, path: str, body: bytes) -> Response | Exception:
+        trouble = troubles[path.rpartition("/")[2]]
+        return trouble.pop() if trouble else reviewer(method, path, body)
+
+    async def story(scene: Scene) -> None:
+        assert await scene.get("/healthz") == (200, "ok")
+
+    play(pem, story, busy)
 
 
 async def _refused_as_unknown(scene: Scene) -> None:
