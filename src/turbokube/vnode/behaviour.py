@@ -47,6 +47,9 @@ class Distribution:
         return min(chance.lognormvariate(self.a, self.b), _LONGEST)
 
 
+_AT_ONCE = Distribution("constant", 0.0)
+
+
 def parse(text: str) -> Distribution:
     """What an option or an annotation says. Raises ValueError for anything else than ALLOWED."""
     match = _CALL.fullmatch(text.strip())
@@ -83,6 +86,11 @@ class Behaviour:
     run_time: Distribution | None  # None: for ever
     failure_rate: float
     seed: int
+
+    @property
+    def plain(self) -> bool:
+        """Whether its containers are ready at once and run for ever."""
+        return self.run_time is None and self.ready_delay == _AT_ONCE
 
     def until_started(self, uid: str) -> float:
         """Seconds from a pod's being bound to its containers' start."""

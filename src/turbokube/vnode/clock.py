@@ -6,6 +6,7 @@ import asyncio
 import functools
 import time
 from collections.abc import Callable
+from datetime import datetime
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -29,6 +30,11 @@ def rfc3339(moment: float) -> str:
 def rfc3339_micro(moment: float) -> str:
     """A metav1.MicroTime, as leases have it."""
     return f"{_whole_second(int(moment))}.{int(moment % 1 * 1e6):06d}Z"
+
+
+def unix_time(text: str) -> float:
+    """The inverse of both, in UNIX seconds; 0 for no time at all."""
+    return datetime.fromisoformat(text).timestamp() if text else 0.0
 
 
 class Wheel(Generic[T]):

@@ -12,6 +12,7 @@ from ..api.credentials import Credential
 from ..api.http1 import Http1
 from ..api.transport import ApiError, Unreachable
 from .client import Client
+from .clock import Agenda
 from .crew import Crew, transient
 from .metrics import Counts, exposition
 from .nodes import Nodes, Vnode
@@ -48,9 +49,10 @@ class Engine:
         leases = Client(self._transports[0], self.counts, _LEASE_TIMEOUT)
         others = Client(self._transports[1], self.counts, _TIMEOUT)
         self._crew = Crew(spec.connections)
+        self.agenda = Agenda()
         self.nodes = Nodes(spec, version, others, self._crew)
         self.renewals = Renewals(spec, leases, Crew(_LEASE_CONNECTIONS))
-        self.pods = Pods(spec, others, self._crew, self.nodes.by_name)
+        self.pods = Pods(spec, others, self._crew, self.nodes.by_name, self.agenda)
         self.nodes.on_joined, self.nodes.on_left = self.renewals.enter, self.renewals.leave
         self.server = self._serve(serving, credential.ca, version) if spec.serve else None
         self.counts.watch_restarts = lambda: self.nodes.watch.restarts + self.pods.watch.restarts
@@ -59,6 +61,7 @@ class Engine:
         """Run for ever. Raises what cannot be mended by waiting: a refused credential, a missing permission."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._crew.run())
+            group.create_task(self.agenda.run())
             group.create_task(self.nodes.run())
             group.create_task(self.nodes.report())
             group.create_task(self.renewals.run())

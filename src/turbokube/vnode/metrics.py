@@ -48,13 +48,22 @@ class Histogram:
 class Counts:
     """Every counter of the engine. Whoever does a thing counts it here."""
 
-    __slots__ = ("lateness", "pod_starts", "renewal_errors", "renewals", "requests", "watch_restarts")
+    __slots__ = (
+        "container_restarts",
+        "lateness",
+        "pod_starts",
+        "renewal_errors",
+        "renewals",
+        "requests",
+        "watch_restarts",
+    )
 
     def __init__(self) -> None:
         self.renewals = 0
         self.renewal_errors = 0
         self.lateness = Histogram(_LATENESS)
         self.pod_starts = 0
+        self.container_restarts = 0
         self.watch_restarts: Callable[[], int] = int
         self.requests: collections.Counter[tuple[str, str, str]] = collections.Counter()  # verb, resource, code
 
@@ -82,6 +91,7 @@ def exposition(
         ("lease_renewals_total", counts.renewals),
         ("lease_renewal_errors_total", counts.renewal_errors),
         ("pod_starts_total", counts.pod_starts),
+        ("container_restarts_total", counts.container_restarts),
         ("watch_restarts_total", counts.watch_restarts()),
     ):
         family(_PREFIX + name, "counter", [f"{_PREFIX}{name} {total}"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from typing import Any
 from urllib.parse import quote
 
 import msgspec
@@ -31,6 +32,7 @@ class Vnode:
         "client",
         "index",
         "joined",
+        "kubelet",
         "lease_version",
         "leaving",
         "name",
@@ -45,6 +47,7 @@ class Vnode:
         self.index = index
         self.name = name
         self.client = client  # whose requests are this node's: the fleet's at `lease`, else its own
+        self.kubelet: Any = None  # what it has of its own, above `lease`
         self.uid = ""
         self.joined = self.leaving = self.ready = False
         self.silent = False  # a machine that is cut off: it sends nothing

@@ -1,15 +1,14 @@
-"""The objects that a kubelet writes: Node, Lease, their updates, a pod's status, its events."""
+"""The objects that a kubelet reads, and those of its node that it writes: Node, Lease, their updates."""
 
 from __future__ import annotations
 
-import functools
 import hashlib
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
 import msgspec
 
-from .addresses import dotted
 from .clock import rfc3339, rfc3339_micro
 from .spec import RUN_LABEL, Spec
 
@@ -356,133 +355,32 @@ def resource_version(body: bytes) -> bytes:
     return body[start : body.index(b'"', start)]
 
 
-# pods
+def references(pod: Pod) -> Iterator[tuple[str, str]]:
+    """What a kubelet watches for a pod: ("configmaps" or "secrets", name), each once for each place that names it."""
+    for volume in pod.spec.volumes:
+        if volume.config_map:
+            yield "configmaps", volume.config_map.name
+        if volume.secret:
+            yield "secrets", volume.secret.secret_name
+        for source in volume.projected.sources if volume.projected else ():
+            if source.config_map:
+                yield "configmaps", source.config_map.name
+            if source.secret:
+                yield "secrets", source.secret.name
+    for container in (*pod.spec.init_containers, *pod.spec.containers):
+        yield from _variables(container)
+    for secret in pod.spec.image_pull_secrets:
+        yield "secrets", secret.name
 
 
-@functools.lru_cache(maxsize=256)
-def _image_id(image: str) -> str:
-    name = image.rpartition(":")[0] if ":" in image.rpartition("/")[2] else image
-    return f"{name}@sha256:{hashlib.sha256(image.encode()).hexdigest()}"
-
-
-def _container(pod: Pod, container: Container, state: dict[str, Any], up: bool) -> dict[str, Any]:
-    identity = hashlib.sha256(f"{pod.metadata.uid}/{container.name}".encode()).hexdigest()
-    return {
-        "name": container.name,
-        "image": container.image,
-        "imageID": _image_id(container.image),
-        "containerID": f"containerd://{identity}",
-        "state": state,
-        "lastState": {},
-        "ready": up,
-        "started": up,
-        "restartCount": 0,
-    }
-
-
-def _pod_conditions(pod: Pod, up: bool, moment: str) -> list[dict[str, Any]]:
-    """The kubelet's four; PodScheduled is the scheduler's and stays as it is."""
-    said: dict[str, Any] = {"lastProbeTime": None, "lastTransitionTime": moment}
-    if pod.metadata.generation:
-        said["observedGeneration"] = pod.metadata.generation
-    why = said if up else {**said, "reason": "PodCompleted"}
-    status = "True" if up else "False"
-    return [
-        {"type": "PodReadyToStartContainers", "status": status, **said},
-        {"type": "Initialized", "status": "True", **why},
-        {"type": "Ready", "status": status, **why},
-        {"type": "ContainersReady", "status": status, **why},
-    ]
-
-
-def _pod_patch(pod: Pod, status: dict[str, Any]) -> bytes:
-    if pod.metadata.generation:
-        status["observedGeneration"] = pod.metadata.generation
-    return _encode({"metadata": {"uid": pod.metadata.uid}, "status": status})
-
-
-def running(pod: Pod, host: str, address: int, seen: float, now: float) -> bytes:
-    """The status patch that takes a pod to Running, which was `seen` bound then and starts its containers `now`."""
-    moment, ip = rfc3339(now), dotted(address) if address else host
-    began = {"running": {"startedAt": moment}}
-    status = {
-        "phase": "Running",
-        "conditions": _pod_conditions(pod, True, moment),
-        "hostIP": host,
-        "hostIPs": [{"ip": host}],
-        "podIP": ip,
-        "podIPs": [{"ip": ip}],
-        "startTime": rfc3339(seen),
-        "containerStatuses": [_container(pod, container, began, True) for container in pod.spec.containers],
-    }
-    if pod.spec.init_containers:
-        done = {"terminated": {"exitCode": 0, "reason": "Completed", "startedAt": moment, "finishedAt": moment}}
-        status["initContainerStatuses"] = [
-            _container(pod, container, began if container.restart_policy == "Always" else done, True)
-            for container in pod.spec.init_containers
-        ]
-    return _pod_patch(pod, status)
-
-
-def terminated(pod: Pod, now: float) -> bytes:
-    """The last status patch of a pod that is deleted: its containers have ended on SIGTERM with code 0."""
-    moment = rfc3339(now)
-    state = {
-        "terminated": {
-            "exitCode": 0,
-            "reason": "Completed",
-            "startedAt": pod.status.start_time or moment,
-            "finishedAt": moment,
-        }
-    }
-    return _pod_patch(
-        pod,
-        {
-            "phase": "Succeeded",
-            "conditions": _pod_conditions(pod, False, moment),
-            "containerStatuses": [_container(pod, container, state, False) for container in pod.spec.containers],
-        },
-    )
-
-
-def final_delete(uid: str) -> bytes:
-    """DeleteOptions with which a kubelet takes a pod off the API once its containers are gone."""
-    return (
-        b'{"apiVersion":"v1","kind":"DeleteOptions","gracePeriodSeconds":0,"preconditions":{"uid":"%b"}}' % uid.encode()
-    )
-
-
-def started_event(pod: Pod, container: Container, now: float) -> bytes:
-    """The Event that a kubelet's recorder posts for a container that runs."""
-    meta, moment = pod.metadata, rfc3339(now)
-    return _encode(
-        {
-            "apiVersion": "v1",
-            "kind": "Event",
-            # client-go's recorder names events by the clock; the container keeps two of one instant apart
-            "metadata": {"name": _event_name(pod, container, now), "namespace": meta.namespace},
-            "involvedObject": {
-                "apiVersion": "v1",
-                "kind": "Pod",
-                "namespace": meta.namespace,
-                "name": meta.name,
-                "uid": meta.uid,
-                "resourceVersion": meta.resource_version,
-                "fieldPath": f"spec.containers{{{container.name}}}",
-            },
-            "reason": "Started",
-            "message": f"Started container {container.name}",
-            "type": "Normal",
-            "count": 1,
-            "firstTimestamp": moment,
-            "lastTimestamp": moment,
-            "source": {"component": "kubelet", "host": pod.spec.node_name},
-            "reportingComponent": "kubelet",
-            "reportingInstance": pod.spec.node_name,
-        }
-    )
-
-
-def _event_name(pod: Pod, container: Container, now: float) -> str:
-    offset = sum(container.name.encode())
-    return f"{pod.metadata.name[:230]}.{int(now * 1e9) + offset:x}"
+def _variables(container: Container) -> Iterator[tuple[str, str]]:
+    for every in container.env_from:
+        if every.config_map_ref:
+            yield "configmaps", every.config_map_ref.name
+        if every.secret_ref:
+            yield "secrets", every.secret_ref.name
+    for one in container.env:
+        if one.value_from and one.value_from.config_map_key_ref:
+            yield "configmaps", one.value_from.config_map_key_ref.name
+        if one.value_from and one.value_from.secret_key_ref:
+            yield "secrets", one.value_from.secret_key_ref.name

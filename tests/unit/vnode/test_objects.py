@@ -13,28 +13,6 @@ SPEC = Spec(run="trial", count=20)
 NOW = datetime(2026, 3, 4, 5, 6, 7, 500_000, tzinfo=UTC).timestamp()
 
 
-def pod(**meta: object) -> objects.Pod:
-    return msgspec.convert(
-        {
-            "metadata": {
-                "name": "p",
-                "namespace": "ns",
-                "uid": "u-1",
-                "generation": 1,
-                "resourceVersion": "77",
-                **meta,
-            },
-            "spec": {
-                "nodeName": "vnode-00003",
-                "containers": [{"name": "a", "image": "host:5000/pause:3"}, {"name": "b", "image": "pause"}],
-                "initContainers": [{"name": "i"}, {"name": "side", "restartPolicy": "Always"}],
-            },
-            "status": {"phase": "Pending", "startTime": "2026-01-01T00:00:00Z"},
-        },
-        objects.Pod,
-    )
-
-
 def test_a_node_registers_ready_tainted_for_its_namespace_and_with_an_address_of_its_own():
     nodes = [json.loads(objects.node(SPEC, index, "v1.36.3", NOW)) for index in range(20)]
     node = nodes[17]
@@ -84,53 +62,30 @@ def test_the_resource_version_of_an_answer_is_its_own():
     assert objects.resource_version(body) == b"123"
 
 
-def test_running_is_what_a_kubelet_writes():
-    patch = json.loads(objects.running(pod(), "172.16.1.3", 0x0A800103, NOW - 2, NOW))
-    status = patch["status"]
-    assert patch["metadata"]["uid"] == "u-1"
-    assert status["phase"] == "Running"
-    assert {c["type"] for c in status["conditions"] if c["status"] == "True"} == {
-        "PodReadyToStartContainers",
-        "Initialized",
-        "Ready",
-        "ContainersReady",
+def test_a_pod_refers_to_what_its_volumes_variables_and_pulls_name():
+    raw = {
+        "metadata": {"name": "p", "uid": "u"},
+        "spec": {
+            "volumes": [
+                {"configMap": {"name": "vc"}},
+                {"secret": {"secretName": "vs"}},
+                {"projected": {"sources": [{"serviceAccountToken": {}}, {"configMap": {"name": "kube-root-ca.crt"}}]}},
+                {"projected": {"sources": [{"secret": {"name": "ps"}}, {"downwardAPI": {}}]}},
+                {"emptyDir": {}},
+            ],
+            "containers": [
+                {"name": "a", "envFrom": [{"configMapRef": {"name": "ec"}}, {"secretRef": {"name": "es"}}]},
+                {"name": "b", "env": [{"valueFrom": {"secretKeyRef": {"name": "ks", "key": "k"}}}, {"value": "v"}]},
+            ],
+            "initContainers": [{"name": "i", "env": [{"valueFrom": {"configMapKeyRef": {"name": "kc"}}}]}],
+            "imagePullSecrets": [{"name": "is"}],
+        },
+        "status": {},
     }
-    assert status["podIP"] == "10.128.1.3"
-    assert status["podIPs"] == [{"ip": "10.128.1.3"}]
-    assert status["hostIP"] == "172.16.1.3"
-    assert status["startTime"] == "2026-03-04T05:06:05Z"
-    first, second = status["containerStatuses"]
-    assert first["state"] == {"running": {"startedAt": "2026-03-04T05:06:07Z"}}
-    assert (first["ready"], first["started"]) == (True, True)
-    assert first["imageID"].startswith("host:5000/pause@sha256:")
-    assert first["containerID"] != second["containerID"]
-    init, sidecar = status["initContainerStatuses"]
-    assert init["state"]["terminated"]["exitCode"] == 0
-    assert "running" in sidecar["state"]
-
-
-def test_a_pod_on_the_hosts_network_has_the_hosts_address():
-    assert json.loads(objects.running(pod(), "172.16.1.3", 0, NOW, NOW))["status"]["podIP"] == "172.16.1.3"
-
-
-def test_a_pod_that_ended_is_not_ready_and_succeeded():
-    status = json.loads(objects.terminated(pod(), NOW))["status"]
-    assert status["phase"] == "Succeeded"
-    assert {c["status"] for c in status["conditions"] if c["type"] in ("Ready", "ContainersReady")} == {"False"}
-    ended = status["containerStatuses"][0]["state"]["terminated"]
-    assert (ended["exitCode"], ended["startedAt"], ended["finishedAt"]) == (
-        0,
-        "2026-01-01T00:00:00Z",
-        "2026-03-04T05:06:07Z",
-    )
-
-
-def test_started_events_come_from_the_kubelet_of_the_node_and_have_names_of_their_own():
-    events = [json.loads(objects.started_event(pod(), c, NOW)) for c in pod().spec.containers]
-    assert {e["reason"] for e in events} == {"Started"}
-    assert {(e["source"]["component"], e["reportingInstance"]) for e in events} == {("kubelet", "vnode-00003")}
-    assert events[0]["involvedObject"]["fieldPath"] == "spec.containers{a}"
-    assert len({e["metadata"]["name"] for e in events}) == 2
+    assert sorted(objects.references(msgspec.convert(raw, objects.Pod))) == [
+        *(("configmaps", name) for name in ("ec", "kc", "kube-root-ca.crt", "vc")),
+        *(("secrets", name) for name in ("es", "is", "ks", "ps", "vs")),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import msgspec
 
 from turbokube.api.transport import JSON, Response, Unreachable
+from turbokube.vnode.objects import Pod
 
 
 class FakeTransport:
@@ -44,3 +48,17 @@ async def until(done: Callable[[], bool], seconds: float = 5.0) -> None:
     async with asyncio.timeout(seconds):
         while not done():
             await asyncio.sleep(0.005)
+
+
+def a_pod(containers: str = "a", policy: str = "Always", status: dict[str, Any] | None = None, **meta: Any) -> Pod:
+    """A pod with containers of these one-letter names on vnode 3."""
+    raw = {
+        "metadata": {"name": "p", "namespace": "ns", "uid": "u-1", "generation": 1, "resourceVersion": "77", **meta},
+        "spec": {
+            "nodeName": "vnode-00003",
+            "restartPolicy": policy,
+            "containers": [{"name": name, "image": "host:5000/pause:3"} for name in containers],
+        },
+        "status": status or {"phase": "Pending"},
+    }
+    return msgspec.convert(raw, Pod)

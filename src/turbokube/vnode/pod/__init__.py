@@ -1,0 +1,1 @@
+"""What one pod does on its vnode: its containers' lives, and what its kubelet says of them."""
