@@ -20,8 +20,8 @@ import msgspec
 import uvloop
 
 from ..daemon import control
-from . import metrics
-from .engine import Engine, server_version
+from . import files, metrics
+from .engine import Build, Engine, server_build
 from .spec import Start
 
 if TYPE_CHECKING:
@@ -56,8 +56,8 @@ async def _daemon(folder: Path, start: Start) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    version = await server_version(start.credential, start.servers)
-    engine = _engine(folder, start, version)
+    build = await server_build(start.credential, start.servers)
+    engine = _engine(folder, start, build)
     # what lives now lives for ever: the collector need not look at it again. New cycles are few (a failed
     # request's traceback), so it may look seldom
     gc.collect()
@@ -96,12 +96,14 @@ async def _daemon(folder: Path, start: Start) -> None:
             (folder / "state.json").unlink(missing_ok=True)
 
 
-def _engine(folder: Path, start: Start, version: str) -> Engine | Foreman:
+def _engine(folder: Path, start: Start, build: Build) -> Engine | Foreman:
     if start.spec.engine == "builtin":
-        return Engine(start.spec.part(start.shard), start.credential, start.servers, version, start.serving)
+        files.allow(start.spec)
+        spec, identities = start.spec.part(start.shard), folder.parent / "fleet" / "pki"
+        return Engine(spec, start.credential, start.servers, build, identities=identities, serving=start.serving)
     from ..engines.foreman import Foreman  # here: other engines' fleets alone need it
 
-    return Foreman(start.spec, start.credential, start.servers, version, folder.parent)
+    return Foreman(start.spec, start.credential, start.servers, build.git_version, folder.parent)
 
 
 def _last_port(folder: Path) -> int:

@@ -31,11 +31,12 @@ class Client:
         content_type: str = JSON,
         *,
         accept: str = "",
+        timeout: float = 0.0,
     ) -> Response:
-        """One request, whatever its status. Raises Unreachable."""
+        """One request, whatever its status. Raises Unreachable. `accept` and `timeout` in place of the client's own."""
         try:
             answer = await self.transport.request(
-                method, path, body, content_type, self._timeout, accept or self.accept
+                method, path, body, content_type, timeout or self._timeout, accept or self.accept
             )
         except Unreachable:
             self._requests[verb, resource, "unreachable"] += 1

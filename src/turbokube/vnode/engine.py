@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -21,6 +22,7 @@ from .renewals import Renewals
 from .spec import Spec
 
 if TYPE_CHECKING:
+    from .kubelet.members import Kubelets
     from .server.endpoints import Server
 
 _LEASE_TIMEOUT, _TIMEOUT = 10.0, 30.0  # seconds; the kubelet's for its heartbeats, client-go's usual for the rest
@@ -30,48 +32,87 @@ _LEASE_TIMEOUT, _TIMEOUT = 10.0, 30.0  # seconds; the kubelet's for its heartbea
 _LEASE_CONNECTIONS = 64
 
 
-class _Version(msgspec.Struct, rename="camel"):
+class Build(msgspec.Struct, frozen=True, rename="camel"):
+    """What an API server says that it was built from."""
+
     git_version: str
+    git_commit: str = ""
 
 
 class Engine:
     """Keeps the fleet as the spec wants it. Make it inside a running loop; `run` for ever, then `close`."""
 
-    def __init__(self, spec: Spec, credential: Credential, servers: list[str], version: str, serving: str = "") -> None:
-        """`serving`: path of the PEM file that vnodes serve with, where the spec says that they do."""
+    def __init__(
+        self,
+        spec: Spec,
+        credential: Credential,
+        servers: list[str],
+        build: Build,
+        *,
+        identities: Path | None = None,
+        serving: str = "",
+    ) -> None:
+        """`identities`: the folder of what vnodes are known by, above `lease`.
+
+        `serving`: path of the PEM file that vnodes serve with, where the spec says that they do.
+        """
         self.spec = spec
         self.counts = Counts()
-        # leases have connections of their own: a burst of pods must not make them late
-        agent = f"turbokube-fleet/{spec.run}"
-        self._transports = [
-            Http1(credential, servers, size=size, user_agent=agent) for size in (_LEASE_CONNECTIONS, spec.connections)
-        ]
-        leases = Client(self._transports[0], self.counts, _LEASE_TIMEOUT)
-        others = Client(self._transports[1], self.counts, _TIMEOUT)
-        self._crew = Crew(spec.connections)
         self.agenda = Agenda()
-        self.nodes = Nodes(spec, version, others, self._crew)
-        self.renewals = Renewals(spec, leases, Crew(_LEASE_CONNECTIONS))
-        self.pods = Pods(spec, others, self._crew, self.nodes.by_name, self.agenda)
-        self.nodes.on_joined, self.nodes.on_left = self.renewals.enter, self.renewals.leave
-        self.server = self._serve(serving, credential.ca, version) if spec.serve else None
-        self.counts.watch_restarts = lambda: self.nodes.watch.restarts + self.pods.watch.restarts
+        self._agent = f"turbokube-fleet/{spec.run}"
+        self._transports: list[Http1] = []
+        self._credential, self._servers = credential, servers
+        self._crew = Crew(spec.connections)
+        self._client = self._connect(spec.connections, _TIMEOUT)
+        self.renewals: Renewals | None = None
+        self.nodes = self._alike(build) if spec.fidelity == "lease" else self._apart(build, identities)
+        self.pods = Pods(spec, self._client, self._crew, self.nodes.by_name, self.agenda)
+        self.nodes.pods = self.pods
+        self.server = self._serve(serving, credential.ca, build.git_version) if spec.serve else None
+        self.counts.watch_restarts = lambda: (
+            self.nodes.watch.restarts + self.pods.watch.restarts + self.counts.rewatches
+        )
+
+    def _alike(self, build: Build) -> Nodes:
+        """Vnodes that share connections, watches and an identity."""
+        # leases have connections of their own: a burst of pods must not make them late
+        leases = self._connect(_LEASE_CONNECTIONS, _LEASE_TIMEOUT)
+        self.renewals = Renewals(self.spec, leases, Crew(_LEASE_CONNECTIONS))
+        nodes = Nodes(self.spec, build.git_version, self._client, self._crew)
+        nodes.on_joined, nodes.on_left = self.renewals.enter, self.renewals.leave
+        return nodes
+
+    def _apart(self, build: Build, identities: Path | None) -> Kubelets:
+        """Vnodes of which each has its own."""
+        from .kubelet.members import Identities, Kubelets  # here: it is memory that `lease` can do without
+
+        assert identities is not None
+        who = Identities(self._credential, identities, self._servers, build.git_version, build.git_commit)
+        return Kubelets(self.spec, who, self._client, self._crew, self.agenda)
+
+    def _connect(self, size: int, timeout: float) -> Client:
+        """A client of the fleet's own identity."""
+        self._transports.append(Http1(self._credential, self._servers, size=size, user_agent=self._agent))
+        return Client(self._transports[-1], self.counts, timeout)
 
     async def run(self) -> None:
         """Run for ever. Raises what cannot be mended by waiting: a refused credential, a missing permission."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._crew.run())
-            group.create_task(self.agenda.run())
             group.create_task(self.nodes.run())
             group.create_task(self.nodes.report())
-            group.create_task(self.renewals.run())
+            group.create_task(self.agenda.run())
+            if self.renewals is not None:
+                group.create_task(self.renewals.run())
             if self.server is not None:
                 group.create_task(self.server.run())
             while not self.nodes.synced:
                 await asyncio.sleep(0.05)
-            group.create_task(self.pods.run())
+            if self.spec.fidelity == "lease":  # else each vnode watches its own
+                group.create_task(self.pods.run())
 
     async def close(self) -> None:
+        await self.nodes.close()
         for transport in self._transports:
             await transport.close()
 
@@ -111,11 +152,15 @@ class Engine:
             'vnodes{state="wanted"}': len(self.spec.indices),
             'vnodes{state="joined"}': sum(vnode.joined for vnode in vnodes),
             'vnodes{state="ready"}': sum(vnode.ready for vnode in vnodes),
+            f'info{{engine="builtin",fidelity="{self.spec.fidelity}"}}': 1,
+            "watches": self.counts.watches,
+            "connections": self._connections(vnodes),
             "lease_interval_seconds": self.spec.lease_interval,
             "lease_oldest_renewal_seconds": self._oldest(vnodes),
             **{f'pods{{phase="{phase}"}}': count for phase, count in self.pods.phases().items()},
         }
-        return exposition(self.counts, gauges, self.renewals.wheel.worst_lag())
+        lag = self.renewals.wheel.worst_lag() if self.renewals is not None else self.agenda.worst_lag()
+        return exposition(self.counts, gauges, lag)
 
     def _serve(self, certificate: str, authority: str | None, version: str) -> Server:
         from .server.endpoints import Server  # here: it is memory that a fleet which does not serve can do without
@@ -124,20 +169,25 @@ class Engine:
         self.pods.on_seen, self.pods.on_gone = server.usage.see, server.usage.forget
         return server
 
+    def _connections(self, vnodes: list[Vnode]) -> int:
+        """How many to the API servers are open."""
+        own = sum(vnode.kubelet.connections for vnode in vnodes if vnode.kubelet is not None)
+        return own + sum(len(transport.connections) for transport in self._transports)
+
     def _oldest(self, vnodes: list[Vnode]) -> float:
         """Seconds since the renewal that is longest ago."""
         now = time.time()
         return max((now - vnode.renewed for vnode in vnodes if vnode.joined), default=0.0)
 
 
-async def server_version(credential: Credential, servers: list[str]) -> str:
+async def server_build(credential: Credential, servers: list[str]) -> Build:
     """The control plane's version, which the vnodes' kubelets have too; waits for a server that is away."""
     transport = Http1(credential, servers, size=1)
     try:
         while True:
             try:
                 answer = await transport.request("GET", "/version", timeout=_TIMEOUT)
-                return msgspec.json.decode(answer.checked().body, type=_Version).git_version
+                return msgspec.json.decode(answer.checked().body, type=Build)
             except Unreachable:
                 pass
             except ApiError as error:

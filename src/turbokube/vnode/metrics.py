@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable
 
 _PREFIX = "turbokube_fleet_"
-_LATENESS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)  # seconds
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)  # seconds
 
 
 class Histogram:
@@ -50,22 +50,34 @@ class Counts:
 
     __slots__ = (
         "container_restarts",
+        "latency",
         "lateness",
         "pod_starts",
         "renewal_errors",
         "renewals",
         "requests",
+        "rewatches",
         "watch_restarts",
+        "watches",
     )
 
     def __init__(self) -> None:
         self.renewals = 0
         self.renewal_errors = 0
-        self.lateness = Histogram(_LATENESS)
+        self.lateness = Histogram(_SECONDS)
+        self.latency = Histogram(_SECONDS)
         self.pod_starts = 0
         self.container_restarts = 0
+        self.watches = 0  # vnodes' own that are open
+        self.rewatches = 0  # of vnodes' own, those begun again
         self.watch_restarts: Callable[[], int] = int
         self.requests: collections.Counter[tuple[str, str, str]] = collections.Counter()  # verb, resource, code
+
+    def renew(self, lateness: float, latency: float) -> None:
+        """A Lease was renewed: sent so many seconds after it was due, answered so many after that."""
+        self.renewals += 1
+        self.lateness.observe(max(0.0, lateness))
+        self.latency.observe(latency)
 
 
 def exposition(
@@ -95,7 +107,8 @@ def exposition(
         ("watch_restarts_total", counts.watch_restarts()),
     ):
         family(_PREFIX + name, "counter", [f"{_PREFIX}{name} {total}"])
-    family(f"{_PREFIX}lease_lateness_seconds", "histogram", counts.lateness.lines(f"{_PREFIX}lease_lateness_seconds"))
+    for name, histogram in (("lease_lateness_seconds", counts.lateness), ("lease_latency_seconds", counts.latency)):
+        family(_PREFIX + name, "histogram", histogram.lines(_PREFIX + name))
     family(
         f"{_PREFIX}requests_total",
         "counter",

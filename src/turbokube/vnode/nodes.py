@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import msgspec
 
-from ..api.transport import STRATEGIC_PATCH, Response
+from ..api.transport import JSON, STRATEGIC_PATCH, Response
 from ..api.watch import Event, ListWatch
 from . import objects
 from .addresses import Range
@@ -18,6 +18,10 @@ from .client import Client
 from .clock import Wheel
 from .crew import Crew
 from .spec import RUN_LABEL, Spec
+
+if TYPE_CHECKING:
+    from .kubelet.kubelet import Kubelet
+    from .pods import Pods
 
 NODES = "/api/v1/nodes"
 LEASES = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"
@@ -47,7 +51,7 @@ class Vnode:
         self.index = index
         self.name = name
         self.client = client  # whose requests are this node's: the fleet's at `lease`, else its own
-        self.kubelet: Any = None  # what it has of its own, above `lease`
+        self.kubelet: Kubelet | None = None  # what it has of its own, above `lease`
         self.uid = ""
         self.joined = self.leaving = self.ready = False
         self.silent = False  # a machine that is cut off: it sends nothing
@@ -68,8 +72,9 @@ class Nodes:
         self.watch = ListWatch(
             client.transport, NODES, objects.Node, {"labelSelector": f"{RUN_LABEL}={spec.run}"}, page=500
         )
-        self.on_joined: Callable[[Vnode], None]
-        self.on_left: Callable[[Vnode], None]
+        self.on_joined: Callable[[Vnode], None] = lambda vnode: None
+        self.on_left: Callable[[Vnode], None] = lambda vnode: None
+        self.pods: Pods  # those on the vnodes
         self._version = version
         self._client = client
         self._crew = crew
@@ -88,6 +93,9 @@ class Nodes:
     async def report(self) -> None:
         """Send every vnode's heartbeat once per status interval, for ever."""
         await self._statuses.run()
+
+    async def close(self) -> None:
+        """Close what vnodes have of their own and leave what is on the API server."""
 
     def scale(self, count: int) -> None:
         """Let vnodes join or leave until there are `count`, those of the highest numbers last and first."""
@@ -128,7 +136,7 @@ class Nodes:
             vnode.addresses = Range(node.spec.pod_c_i_d_r)
         was, vnode.ready = vnode.ready, node.ready
         if was and any(c.type == "Ready" and c.status != "True" for c in node.status.conditions):
-            self._crew.put(self._restatus, vnode, True)  # the control plane lost it: a kubelet objects at once
+            self._object(vnode)
 
     async def _after_list(self) -> None:
         if self.synced:
@@ -157,8 +165,7 @@ class Nodes:
                 self._crew.put(self._delete, "leases", LEASES, name)
         for vnode in self.by_name.values():
             if vnode.index < self.spec.count:
-                self._enter(vnode)
-                self._crew.put(self._restatus, vnode, not vnode.ready)
+                self._take_over(vnode)
 
     # joining and leaving
 
@@ -175,6 +182,11 @@ class Nodes:
         vnode.joined = True
         self._statuses.add(vnode.index, vnode)
         self.on_joined(vnode)
+
+    def _take_over(self, vnode: Vnode) -> None:
+        """It has them from an earlier engine."""
+        self._enter(vnode)
+        self._crew.put(self._restatus, vnode, not vnode.ready)
 
     def _quit(self, vnode: Vnode) -> None:
         """It sends no more of its own accord, whether it had come to that or not."""
@@ -208,7 +220,7 @@ class Nodes:
         if not vnode.uid and not await self._register(vnode):
             return
         body = objects.lease(self.spec, vnode.name, vnode.uid, b"", time.time())
-        answer = await self._create(vnode, "leases", LEASES, body)
+        answer = await self._create(vnode, "leases", LEASES, body, JSON)
         vnode.lease_version = objects.resource_version(answer.body)
         vnode.renewed = time.time()
         if vnode.leaving:
@@ -216,21 +228,27 @@ class Nodes:
         else:
             self._enter(vnode)
 
-    async def _create(self, vnode: Vnode, resource: str, path: str, body: bytes) -> Response:
+    async def _create(self, vnode: Vnode, resource: str, path: str, body: bytes, content_type: str) -> Response:
         """Create the object of a vnode's name, or get the earlier one.
 
         One that is collected between the two leaves the refusal, 409, which the crew tries again.
         """
-        answer = await vnode.client.call("create", resource, "POST", path, body)
+        answer = await vnode.client.call("create", resource, "POST", path, body, content_type)
         if answer.status == 409:
             found = await vnode.client.call("get", resource, "GET", f"{path}/{vnode.name}")
             answer = answer if found.status == 404 else found
         return answer.checked()
 
+    def _description(self, vnode: Vnode) -> tuple[bytes, str]:
+        """The Node that it registers, and in which form."""
+        return objects.node(self.spec, vnode.index, self._version, time.time()), JSON
+
+    def _read(self, answer: bytes) -> objects.Node:
+        return msgspec.json.decode(answer, type=objects.Node)
+
     async def _register(self, vnode: Vnode) -> bool:
-        body = objects.node(self.spec, vnode.index, self._version, time.time())
-        answer = await self._create(vnode, "nodes", NODES, body)
-        node = objects.read_node(answer.body)
+        answer = await self._create(vnode, "nodes", NODES, *self._description(vnode))
+        node = self._read(answer.body)
         if node.metadata.labels.get(RUN_LABEL) != self.spec.run:
             self.conflict = (
                 f"name_prefix is {self.spec.name_prefix!r}, but a node {vnode.name} that is not of run "
@@ -247,11 +265,15 @@ class Nodes:
             return await self._join(vnode)
         self._quit(vnode)  # before the Lease goes, so that no renewal brings it back
         if vnode.uid:
-            await self._delete("nodes", NODES, vnode.name)
-            await self._delete("leases", LEASES, vnode.name)
+            await self._remove(vnode)
         self._forget(vnode)
         if vnode.index < self.spec.count:  # wanted again meanwhile
             self._begin(vnode.index)
+
+    async def _remove(self, vnode: Vnode) -> None:
+        """Delete what it has: the fleet does, since a node may not."""
+        await self._delete("nodes", NODES, vnode.name)
+        await self._delete("leases", LEASES, vnode.name)
 
     async def _delete(self, resource: str, collection: str, name: str) -> None:
         answer = await self._client.call("delete", resource, "DELETE", f"{collection}/{quote(name)}")
@@ -259,6 +281,10 @@ class Nodes:
             answer.checked()
 
     # status
+
+    def _object(self, vnode: Vnode) -> None:
+        """The control plane holds it for lost, and it is not."""
+        self._crew.put(self._restatus, vnode, True)
 
     async def _heartbeat(self, vnode: Vnode) -> None:
         await self._patch(vnode, objects.node_heartbeat(time.time()))

@@ -344,11 +344,6 @@ def lease(spec: Spec, name: str, uid: str, version: bytes, now: float) -> bytes:
     )
 
 
-def read_node(body: bytes) -> Node:
-    """The Node in an answer."""
-    return msgspec.json.decode(body, type=Node)
-
-
 def resource_version(body: bytes) -> bytes:
     """The resourceVersion in an answer, by search: an object's own is the first one in it."""
     start = body.index(b'"resourceVersion":"') + 19

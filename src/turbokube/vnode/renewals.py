@@ -39,7 +39,7 @@ class Renewals:
             group.create_task(self._crew.run())
 
     def _due(self, vnode: Vnode, moment: float) -> None:
-        if not vnode.queued:  # else the last one is still owed, and its lateness goes on growing
+        if not vnode.queued and not vnode.silent:  # else the last one is still owed, and its lateness goes on growing
             vnode.queued = True
             self._crew.put(self.renew, vnode, moment)
 
@@ -71,8 +71,7 @@ class Renewals:
         if answer.ok:
             vnode.lease_version = objects.resource_version(answer.body)
             vnode.renewed = now
-            self._counts.renewals += 1
-            self._counts.lateness.observe(max(0.0, sent - due))
+            self._counts.renew(sent - due, time.monotonic() - sent)
         elif answer.status == 404 and vnode.lease_version:
             vnode.lease_version = b""  # deleted by somebody: create it anew
             await self._renew(vnode, due)

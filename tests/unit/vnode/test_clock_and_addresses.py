@@ -135,16 +135,16 @@ def test_an_agenda_keeps_each_appointment_once_and_on_time():
     async def run() -> None:
         agenda, kept = Agenda(), []
         began = time.monotonic()
-        for number, moment in ((2, began + 0.2), (1, began + 0.1), (0, began - 5.0)):
-            agenda.at(moment, lambda number=number: kept.append((number, time.monotonic() - began)))
+        for which, moment in ((2, began + 0.2), (1, began + 0.1), (0, began - 5.0)):
+            agenda.at(moment, lambda which=which: kept.append((which, time.monotonic() - began)))
         task = asyncio.create_task(agenda.run())
         await asyncio.sleep(0.35)
         agenda.after(0.1, lambda: kept.append((3, time.monotonic() - began)))  # after a time without any
         await asyncio.sleep(0.25)
         task.cancel()
-        assert [number for number, _ in kept] == [0, 1, 2, 3]
-        for number, meant in ((1, 0.1), (2, 0.2), (3, 0.45)):
-            assert abs(kept[number][1] - meant) < 0.06
+        assert [which for which, _ in kept] == [0, 1, 2, 3]
+        for which, meant in ((1, 0.1), (2, 0.2), (3, 0.45)):
+            assert abs(kept[which][1] - meant) < 0.06
         assert agenda.worst_lag() < 0.1 or kept[0][1] > 0.05
 
     asyncio.run(run())
