@@ -131,10 +131,33 @@ options:
     choices: [builtin]
     default: builtin
   fidelity:
-    description: How much of a real node's traffic a vnode makes.
+    description:
+      - How much of a real node's traffic a vnode makes.
+      - With V(lease) it registers a Node, renews its Lease, reports its status and takes pods to Running. All vnodes share
+        an identity, a few connections and two watches.
+      - With V(kubelet) each vnode is C(system:node:<name>) with a certificate of its own, one HTTP/2 connection, a
+        kubelet's watches on it, its jitter, its Events, and a Node of a real size. It takes one open file and 0.1 MB a
+        vnode; when the limit of open files does not suffice, nothing is started.
+      - With V(node) each vnode also has a kube-proxy's connection and watches, as C(system:kube-proxy). It takes two open
+        files and 0.2 MB a vnode.
     type: str
-    choices: [lease]
+    choices: [lease, kubelet, node]
     default: lease
+  join:
+    description:
+      - How vnodes get their certificates at O(fidelity=kubelet) and O(fidelity=node).
+      - With V(certificate) they are signed with the CA of the run, whose key is in O(state_dir).
+      - With V(csr) each vnode asks the cluster for its own with a bootstrap token, as C(kubeadm join) has it; the token
+        and its permissions are made by the target's administrator and removed afterwards.
+    type: str
+    choices: [certificate, csr]
+    default: certificate
+  images:
+    description:
+      - How many container images each Node lists at O(fidelity=kubelet) and O(fidelity=node), from V(0) to V(500).
+        They are most of a Node's size, some 200 bytes each; a kubelet lists 50 at most by default.
+    type: int
+    default: 50
   serve:
     description:
       - Whether each vnode has a kubelet's server side, over TLS, for clients that the API server knows and allows.
@@ -193,6 +216,15 @@ EXAMPLES = r"""
     run: trial
     count: 512
     start_delay: 2
+
+- name: Nodes that the API server cannot tell from real ones
+  turbokube.scale.vnode_fleet:
+    kubeconfig: ~/.kube/config
+    state_dir: ~/.turbokube/trial
+    run: trial
+    count: 256
+    fidelity: node
+    join: csr
 
 - name: Remove it
   turbokube.scale.vnode_fleet:
@@ -277,7 +309,9 @@ _ARGUMENTS: dict[str, t.Any] = {
     "connections": {"type": "int", "default": 8},
     "processes": {"type": "int", "default": 1},
     "engine": {"type": "str", "choices": ["builtin"], "default": "builtin"},
-    "fidelity": {"type": "str", "choices": ["lease"], "default": "lease"},
+    "fidelity": {"type": "str", "choices": ["lease", "kubelet", "node"], "default": "lease"},
+    "join": {"type": "str", "choices": ["certificate", "csr"], "default": "certificate"},
+    "images": {"type": "int", "default": 50},
     "serve": {"type": "bool", "default": False},
     "serve_port": {"type": "int", "default": 10250},
     "node_ip_range": {"type": "str", "default": ""},

@@ -102,8 +102,15 @@ class Profile:
 
     # The fleet
     engine: str = variable("builtin", "What runs the vnodes.", choices=("builtin",))
-    fidelity: str = variable("lease", "How much of a node's traffic a vnode makes.", choices=("lease",))
-    connections: int = variable(8, "Connections that the engine's vnodes share.", least=2, most=256)
+    fidelity: str = variable(
+        "lease", "How much of a node's traffic a vnode makes.", choices=("lease", "kubelet", "node")
+    )
+    join: str = variable(
+        "certificate",
+        "How vnodes get certificates of their own, above fidelity lease: signed by the run's CA, or by CSRs.",
+        choices=("certificate", "csr"),
+    )
+    connections: int = variable(8, "Requests of the engine under way at once, beside leases.", least=2, most=256)
     fleet_processes: int = variable(1, "Engine processes that share the vnodes, by their numbers.", least=1, most=64)
     lease_interval_s: float = variable(10.0, "Seconds between renewals of a vnode's lease.", least=1, most=900)
     lease_duration_s: int = variable(40, "Duration that a lease claims.", least=2, most=3600)
@@ -125,6 +132,7 @@ class Profile:
     pod_memory_usage: str = variable("", "Memory that they show of it; empty: half of its request.")
     vnode_cpu: str = variable("32", "CPU capacity of a vnode.", quantity=True)
     vnode_memory: str = variable("64Gi", "Memory capacity of a vnode.", quantity=True)
+    vnode_images: int = variable(50, "Images that a Node lists, above fidelity lease.", least=0, most=500)
     vnode_pods: int = variable(1024, "Pod capacity of a vnode.", least=1, most=65536)
 
     # The target
