@@ -38,6 +38,7 @@ _VIRTUAL = frozenset(
 # Worst window of lease renewals, and how often those renew that are no nodes: client-go's leader election retries
 # every 2 s (component-base, LeaderElectionConfiguration's RetryPeriod), an API server's identity lease every 10 s.
 LEASE_WINDOW_S = 60.0
+LEASE_JITTER = 0.04  # of the interval: the most that a kubelet waits longer (leaseController, controller.go)
 ELECTION_RENEWALS_S = 1 / 2.0
 IDENTITY_RENEWALS_S = 1 / 10.0
 # What of the interruptions is not the target: the agent writes its own, and components by their names.
@@ -356,9 +357,35 @@ def nodes(reader: Reader) -> Nodes | None:
     return Nodes(rows[-1]["total"], rows[-1]["ready"], share, most, flips)
 
 
-def lease_ratios(reader: Reader, metrics: Metrics, interval: float) -> tuple[LeaseRatio, ...]:
-    """Renewals made ÷ renewals due (nodes / interval per second), by the fleet's counter and by the API servers'."""
-    spans = _steady(reader, interval)
+class LeasePeriod:
+    """The mean seconds from one renewal of a Lease to the next that is due.
+
+    At fidelity `lease` a clock decides, and it is the interval. A kubelet waits from the answer to its last renewal for
+    the interval and up to LEASE_JITTER of it more (wait.JitterUntil, sliding), so its mean has half of that and the
+    latency of a renewal in it.
+    """
+
+    def __init__(self, metrics: Metrics, interval: float, fidelity: str = "lease") -> None:
+        self.interval = interval
+        self._mean = interval
+        self._spent: list[tuple[float, float, float]] = []
+        self._answered: list[tuple[float, float, float]] = []
+        if fidelity != "lease":
+            self._mean *= 1 + LEASE_JITTER / 2
+            self._spent, self._answered = (
+                _rises(metrics, f"turbokube_fleet_lease_latency_seconds_{what}", lambda series: True)
+                for what in ("sum", "count")
+            )
+
+    def of(self, begin: float, end: float) -> float:
+        """That of the time from `begin` to `end`."""
+        answered = _made(self._answered, begin, end)
+        return self._mean + (_made(self._spent, begin, end) / answered if answered else 0.0)
+
+
+def lease_ratios(reader: Reader, metrics: Metrics, period: LeasePeriod) -> tuple[LeaseRatio, ...]:
+    """Renewals made ÷ renewals due (nodes / period per second), by the fleet's counter and by the API servers'."""
+    spans = _steady(reader, period.interval)
     fleet = _rises(metrics, "turbokube_fleet_lease_renewals_total", lambda series: True)
     served = _rises(metrics, "apiserver_request_total", is_lease_put)
     others = other_renewals(metrics)
@@ -367,7 +394,7 @@ def lease_ratios(reader: Reader, metrics: Metrics, interval: float) -> tuple[Lea
         each = [metrics.scrapes[one] for one, what in metrics.kinds.items() if what == kind and one in metrics.scrapes]
         times = _common(each, GAP_INTERVALS * metrics.interval)
         if rises and times:
-            found.append(_ratio(source, spans, rises, times, interval, aside))
+            found.append(_ratio(source, spans, rises, times, period, aside))
     return tuple(found)
 
 
@@ -440,7 +467,7 @@ def _ratio(
     spans: Iterable[tuple[float, float, int]],
     rises: Sequence[tuple[float, float, float]],
     times: Sequence[float],
-    interval: float,
+    period: LeasePeriod,
     aside: float,
 ) -> LeaseRatio:
     """The ratio over all spans and per window of 60 s, from scrape to scrape; `aside` renewals/s are no vnode's."""
@@ -452,13 +479,14 @@ def _ratio(
             continue
         length = inside[-1] - inside[0]
         made += _made(rises, inside[0], inside[-1]) - aside * length
-        due += count / interval * length
+        due += count / period.of(inside[0], inside[-1]) * length
         seconds += length
         for first in inside:
             at = bisect.bisect_left(inside, first + LEASE_WINDOW_S)
             if at < len(inside):
-                span = inside[at] - first
-                found.append((first, inside[at], (_made(rises, first, inside[at]) / span - aside) / (count / interval)))
+                last = inside[at]
+                rate = _made(rises, first, last) / (last - first) - aside
+                found.append((first, last, rate / (count / period.of(first, last))))
     return LeaseRatio(source, made / due if due else None, seconds, tuple(found))
 
 

@@ -87,6 +87,11 @@ def lease_interval(meta: Mapping[str, Any]) -> float:
     return float((meta.get("profile") or {}).get("turbokube_lease_interval_s") or 10.0)
 
 
+def lease_period(metrics: Metrics, meta: Mapping[str, Any]) -> sli.LeasePeriod:
+    """When renewals of a Lease are due, by the profile's interval and the fidelity of the vnodes."""
+    return sli.LeasePeriod(metrics, lease_interval(meta), str(meta.get("fidelity") or "lease"))
+
+
 def gather(reader: Reader, metrics: Metrics, limits: Limits) -> Facts:
     """Read all indicators from a bundle."""
     meta = reader.meta()
@@ -100,7 +105,7 @@ def gather(reader: Reader, metrics: Metrics, limits: Limits) -> Facts:
         api=sli.api_latency(metrics, limits["api_call"]),
         startups=sli.startups(reader, counted),
         throughput=sli.throughput(reader),
-        leases=sli.lease_ratios(reader, metrics, lease_interval(meta)),
+        leases=sli.lease_ratios(reader, metrics, lease_period(metrics, meta)),
         oldest_renewal=sli.oldest_renewal(metrics),
         interruptions=sli.interruptions(reader),
         counts={

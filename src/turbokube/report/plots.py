@@ -11,7 +11,7 @@ from typing import Any
 from turbokube.bundle.reader import Reader
 from turbokube.measure import sli
 from turbokube.measure.series import Grid, Line, Metrics, Series, grid
-from turbokube.measure.verdict import Facts
+from turbokube.measure.verdict import Facts, lease_period
 
 _MOST_LINES = 9  # what a legend and a palette bear; the rest is summed up
 _CDF_POINTS = 200
@@ -199,7 +199,8 @@ class Plots:
 
     def leases(self) -> Iterable[Plot]:
         nodes = next(iter(self.nodes())).lines["total"]
-        interval, lines = self.facts.lease_interval, {}
+        period, lines = lease_period(self.metrics, self.facts.meta), {}
+        periods = [period.of(*self.cells.edges(cell)) for cell in range(len(nodes))]
         fleet = self.metrics.rates("turbokube_fleet_lease_renewals_total", lambda series: "by the fleet", self.cells)
         others = sli.other_renewals(self.metrics)
         served = self.metrics.rates(
@@ -208,9 +209,10 @@ class Plots:
             self.cells,
         )
         for name, aside, line in [(n, 0.0, y) for n, y in fleet.items()] + [(n, others, y) for n, y in served.items()]:
-            pairs = zip(line, nodes, strict=True)
-            lines[name] = [None if y is None or not count else (y - aside) * interval / count for y, count in pairs]
-        note = f"renewals made ÷ nodes / {interval:g} s; leader elections are taken off what the API servers count"
+            pairs = zip(line, nodes, periods, strict=True)
+            lines[name] = [None if y is None or not count else (y - aside) * mean / count for y, count, mean in pairs]
+        due = f"nodes / {period.interval:g} s" if periods == [period.interval] * len(periods) else "renewals due"
+        note = f"renewals made ÷ {due}; leader elections are taken off what the API servers count"
         yield self._time("leases", "Lease renewals made of those due", "ratio", lines, note=note, band=(0.97, 1.03))
 
     def scheduler(self) -> Iterable[Plot]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from pathlib import Path
@@ -268,10 +269,37 @@ def _leases(bundle: Bundle, share: float, nodes: int = 100) -> None:
     bundle.series("kube-apiserver-0", "apiserver_request_total", conflicts, resource="leases", verb="PUT", code="409")
 
 
+def _ratios(reader: Any, fidelity: str = "lease") -> Any:
+    metrics = Metrics(reader)
+    return sli.lease_ratios(reader, metrics, sli.LeasePeriod(metrics, 10.0, fidelity))
+
+
+def test_a_kubelets_renewals_are_due_after_its_jitter_and_the_answer(bundle: Bundle) -> None:
+    times = [float(t) for t in range(0, 241, 15)]
+    bundle.rows("nodes", (0.0, 100, 100, 0), (240.0, 100, 100, 0)).scraped("fleet", *times)
+
+    def period(t: float) -> float:  # answers take 0.1 s, and 1.3 s from 120 s on
+        return 10.2 + (0.1 if t <= 120 else 1.3)
+
+    made, spent = {0.0: 0.0}, {0.0: 0.0}
+    for before, t in itertools.pairwise(times):
+        renewals = 100 * 15 / period(t)
+        made[t], spent[t] = made[before] + renewals, spent[before] + renewals * (period(t) - 10.2)
+    bundle.series("fleet", "turbokube_fleet_lease_renewals_total", made)
+    bundle.series("fleet", "turbokube_fleet_lease_latency_seconds_count", made)
+    bundle.series("fleet", "turbokube_fleet_lease_latency_seconds_sum", spent)
+    with bundle.read() as reader:
+        (fleet,) = _ratios(reader, "kubelet")
+        (of_a_clock,) = _ratios(reader)
+    assert fleet.overall == pytest.approx(1.0, abs=0.003)
+    assert all(ratio == pytest.approx(1.0, abs=0.003) for *_, ratio in fleet.windows)
+    assert of_a_clock.worst[2] == pytest.approx(10 / 11.5, abs=0.01)
+
+
 def test_lease_ratio_by_both_witnesses(bundle: Bundle) -> None:
     _leases(bundle, 0.9)
     with bundle.read() as reader:
-        fleet, served = sli.lease_ratios(reader, Metrics(reader), 10.0)
+        fleet, served = _ratios(reader)
     assert (fleet.source, served.source) == ("fleet", "apiserver")
     assert fleet.overall == pytest.approx(0.9)
     assert served.overall == pytest.approx(0.9)  # elections, the server's own and conflicts left aside
@@ -289,7 +317,7 @@ def test_renewals_of_all_processes_of_a_fleet_are_one_ratio(bundle: Bundle) -> N
         bundle.series(f"fleet-{number}", "turbokube_fleet_lease_renewals_total", made)
         bundle.series(f"fleet-{number}", "turbokube_fleet_loop_lag_seconds", dict.fromkeys(times, 0.1 + number))
     with bundle.read() as reader:
-        (fleet,) = sli.lease_ratios(reader, Metrics(reader), 10.0)
+        (fleet,) = _ratios(reader)
         lags = sli.lags(reader, Metrics(reader))
     assert (fleet.source, fleet.overall) == ("fleet", pytest.approx(0.9))
     assert [round(ratio, 2) for _, _, ratio in fleet.windows] == [0.9] * len(fleet.windows)
@@ -303,7 +331,7 @@ def test_a_process_that_died_lacks_in_the_ratio(bundle: Bundle) -> None:
         bundle.scraped(f"fleet-{number}", *times)
         bundle.series(f"fleet-{number}", "turbokube_fleet_lease_renewals_total", {t: t * 5 for t in times})
     with bundle.read() as reader:
-        (fleet,) = sli.lease_ratios(reader, Metrics(reader), 10.0)
+        (fleet,) = _ratios(reader)
     assert fleet.worst is not None
     assert fleet.worst[2] == pytest.approx(0.5)
 
@@ -320,7 +348,7 @@ def test_the_worst_window_is_the_one_farthest_from_one(bundle: Bundle) -> None:
     made = {t: 10 * t - (75 if t > 60 else 0) for t in times}  # 7.5 s without renewals before 75
     bundle.series("fleet", "turbokube_fleet_lease_renewals_total", made)
     with bundle.read() as reader:
-        (fleet,) = sli.lease_ratios(reader, Metrics(reader), 10.0)
+        (fleet,) = _ratios(reader)
     assert fleet.worst is not None
     assert fleet.worst[2] == pytest.approx(1 - 75 / 600)
     assert fleet.worst[0] <= 60 < 75 <= fleet.worst[1]
@@ -330,7 +358,7 @@ def test_while_the_fleet_grows_nothing_is_judged(bundle: Bundle) -> None:
     bundle.rows("nodes", *((float(t), t, t, 0) for t in range(10, 100, 5))).scraped("fleet", 0.0, 50.0, 90.0)
     bundle.series("fleet", "turbokube_fleet_lease_renewals_total", {0.0: 0, 50.0: 9})
     with bundle.read() as reader:
-        (fleet,) = sli.lease_ratios(reader, Metrics(reader), 10.0)
+        (fleet,) = _ratios(reader)
     assert (fleet.overall, fleet.seconds, fleet.windows) == (None, 0.0, ())
 
 
