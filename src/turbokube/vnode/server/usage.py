@@ -12,10 +12,10 @@ import random
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from datetime import datetime
 
 from ...profile.rules import quantity
 from .. import behaviour, objects
+from ..clock import unix_time
 from ..nodes import Vnode
 from ..spec import Spec
 
@@ -206,19 +206,15 @@ class Usage:
         """Start and stop containers as their statuses, or else the pod's phase, say that they run."""
         now = time.time()
         if not known.started:
-            known.started = moment(pod.status.start_time)
+            known.started = unix_time(pod.status.start_time)
         states = {status.name: status.state for status in pod.status.container_statuses}
         for container in known.containers:
             if container.name in states:
-                running = (state := states[container.name]) and state.running
-                began = (moment(running.started_at) or now) if running else 0.0
-            else:
-                began = (known.started or now) if pod.status.phase == "Running" else 0.0
-            if began and (not container.running or began > container.started):
-                known.gone += container.cpu_seconds(began)
-                container.start(began)
-            elif container.running and not began:
-                known.stop(container, now)
+                state = states[container.name] or objects.ContainerState()
+            else:  # not told one by one
+                running = pod.status.phase == "Running"
+                state = objects.ContainerState(running=objects.Running(pod.status.start_time) if running else None)
+            _follow(known, container, state, now)
 
     def _listen(self, known: PodUsage, pod: objects.Pod) -> None:
         """Take up what is to be used: at first, and when annotations change, so that a load can come and go."""
@@ -242,6 +238,19 @@ class Usage:
             container.use(cores, memory or (_bytes(asked.requests.get("memory", "")) / 2 if asked else 0.0), since)
 
 
+def _follow(known: PodUsage, container: Container, state: objects.ContainerState, now: float) -> None:
+    if state.running:
+        began = unix_time(state.running.started_at) or now
+        if not container.running or began > container.started:
+            known.gone += container.cpu_seconds(began)
+            container.start(began)
+    elif state.terminated and not container.started:  # an earlier engine's
+        container.start(unix_time(state.terminated.started_at) or now)
+        container.stop(unix_time(state.terminated.finished_at) or now)
+    elif container.running:
+        known.stop(container, now)
+
+
 def _draw(text: str, default: str, unit: float, chance: random.Random) -> float:
     try:
         return parse(text, unit).draw(chance) * unit
@@ -262,8 +271,3 @@ def _bytes(request: str) -> float:
         return quantity(request)
     except ValueError:
         return 0.0
-
-
-def moment(text: str) -> float:
-    """UNIX seconds of a metav1.Time; 0 for none."""
-    return datetime.fromisoformat(text).timestamp() if text else 0.0

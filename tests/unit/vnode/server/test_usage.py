@@ -133,6 +133,16 @@ def test_a_restarted_container_counts_from_zero_and_its_pod_goes_on():
     assert container.last[0] == began
 
 
+def test_what_ended_under_an_earlier_engine_uses_nothing_and_has_logs():
+    known = usage(pod_cpu_usage="1")
+    began = float(int(time.time()) - 100)
+    known.see(pod(phase="Succeeded", began=began, states=[("terminated", began)]), vnode())
+    one = known.pod("vnode-00000", "ns", "p1")
+    assert one is not None
+    assert (one.containers[0].started, one.running) == (began, [])
+    assert known.node("vnode-00000", time.time())[1:] == (0, 2**20)
+
+
 def test_who_waits_for_a_containers_end_is_told():
     async def story() -> None:
         known = usage()
