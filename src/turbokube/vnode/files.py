@@ -10,12 +10,13 @@ from .spec import Spec, SpecError
 # what was counted at `lease`
 _OWN = 256
 _PER_VNODE = {"lease": 0, "kubelet": 1, "node": 2}  # connections
+_SERVING = 2048  # where vnodes serve: 512 callers' connections are kept, and bursts of handshakes come on top
 
 
 def needed(spec: Spec) -> int:
     """How many one process of the fleet has open at most."""
     vnodes = -(-spec.count // spec.processes)
-    return _OWN + spec.connections + _PER_VNODE[spec.fidelity] * vnodes
+    return _OWN + _SERVING * spec.serve + spec.connections + _PER_VNODE[spec.fidelity] * vnodes
 
 
 def check(spec: Spec) -> None:
@@ -26,7 +27,7 @@ def check(spec: Spec) -> None:
         return
     ways = ["raise the limit (ulimit -Hn, /etc/security/limits.conf, or LimitNOFILE= of a unit)"]
     per_vnode = _PER_VNODE[spec.fidelity]
-    room = most - _OWN - spec.connections
+    room = most - _OWN - _SERVING * spec.serve - spec.connections
     if room >= per_vnode > 0:
         ways.append(f"set processes to {-(-spec.count * per_vnode // room)}")
         ways.append(f"have at most {room // per_vnode * spec.processes} vnodes")
