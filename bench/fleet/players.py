@@ -33,8 +33,8 @@ class Player(Protocol):
 
     name: str
 
-    def start(self, nodes: int) -> int:
-        """Begin; returns the pid of the process that is measured."""
+    def start(self, nodes: int) -> list[int]:
+        """Begin; returns the pids of the processes that are measured."""
         ...
 
     def stop(self) -> None:
@@ -43,24 +43,27 @@ class Player(Protocol):
 
 
 class TurboKube:
-    """This project's engine, with the settings of a fleet of the 1k profile."""
+    """This project's engine, with the settings of a fleet of the 1k profile; `changes` are of its Spec."""
 
     name = "turbokube"
 
-    def __init__(self, target: Target, folder: Path) -> None:
+    def __init__(self, target: Target, folder: Path, **changes: Any) -> None:
         self._target = target
         self._state = folder / "turbokube"
-        self._spec = Spec(run=_RUN, count=0, placement="cluster", cpu="32", pods=110)
+        spec = Spec(run=_RUN, count=0, placement="cluster", cpu="32", pods=110)
+        self._spec = msgspec.structs.replace(spec, **changes)
 
-    def start(self, nodes: int) -> int:
+    def start(self, nodes: int) -> list[int]:
         self._state.mkdir(mode=0o700, exist_ok=True)
         spec = msgspec.structs.replace(self._spec, count=nodes)
-        result = fleet.present(lambda: self._target, self._state, spec, wait=False)
-        assert result.pid is not None
-        return result.pid
+        return fleet.present(lambda: self._target, self._state, spec, wait=False, timeout=1800).pids
+
+    def status(self) -> dict[str, Any]:
+        """What the fleet tells of itself."""
+        return fleet.info(self._state)
 
     def stop(self) -> None:
-        fleet.absent(self._target, self._state, self._spec)
+        fleet.absent(self._target, self._state, self._spec, timeout=1800)
 
 
 class Kwok:
@@ -76,7 +79,7 @@ class Kwok:
         self._process: subprocess.Popen[bytes] | None = None
         self._nodes = 0
 
-    def start(self, nodes: int) -> int:
+    def start(self, nodes: int) -> list[int]:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
@@ -100,7 +103,7 @@ class Kwok:
             )
         self._nodes = nodes
         asyncio.run(self._each("POST", nodes))
-        return self._process.pid
+        return [self._process.pid]
 
     def stop(self) -> None:
         if self._process is not None:
