@@ -135,9 +135,9 @@ class Behaviours:
 
     def of(self, annotations: dict[str, str]) -> Behaviour:
         """Raises AnnotationError."""
-        said = tuple(annotations.get(name) for name in ANNOTATIONS)
-        if not any(text is not None for text in said):
+        if ANNOTATIONS.keys().isdisjoint(annotations):
             return self.usual
+        said = tuple(annotations.get(name) for name in ANNOTATIONS)
         if (found := self._known.get(said)) is None:
             changes = {
                 field: _read(name, text)

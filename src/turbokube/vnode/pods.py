@@ -6,6 +6,7 @@ import asyncio
 import collections
 import functools
 import random
+import sys
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -14,7 +15,7 @@ import msgspec
 
 from ..api.transport import JSON, PROTOBUF, STRATEGIC_PATCH, ApiError
 from ..api.watch import Event, ListWatch
-from . import objects
+from . import objects, shard
 from .addresses import Range, fallback, number
 from .behaviour import AnnotationError, Behaviours
 from .client import Client
@@ -35,6 +36,8 @@ _RESYNC = 75.0  # seconds, the mean between two looks of a kubelet at a pod: 60 
 _SLOW_START = 0.2  # seconds of a start from which a kubelet always tells of the sandbox apart; else of every other
 _MOST_SPECS = 4096  # kept for pods that are the same but for their names
 
+_NONE: dict[str, str] = {}
+_NO_STATUS = objects.PodStatus()
 _Job = Callable[..., Awaitable[None]]
 
 
@@ -65,6 +68,7 @@ class Pods:
 
     def __init__(self, spec: Spec, client: Client, crew: Crew, vnodes: dict[str, Vnode], agenda: Agenda) -> None:
         self.watch = ListWatch(client.transport, "/api/v1/pods", objects.Pod, {"fieldSelector": "spec.nodeName!="})
+        self.watch.wanted = shard.pods(spec)
         # what a kubelet's server side needs to know of pods, if there is one
         self.on_seen: Callable[[objects.Pod, Vnode], None] | None = None
         self.on_gone: Callable[[str], None] | None = None
@@ -165,7 +169,7 @@ class Pods:
             self._mount(pod, record)
         behaviour, told = self._behaviours.or_usual(pod.metadata.annotations), pod.status.container_statuses
         if not behaviour.plain or not all(status.ready for status in told):
-            life = Life(pod, behaviour)
+            life = Life(pod, behaviour, self._advance)
             life.resume(told, time.time())
             self._live(pod, record, life)
 
@@ -254,7 +258,7 @@ class Pods:
         if not record.address and not pod.spec.host_network:
             record.address = next((address for r in self._ranges(record) if (address := r.take())), 0)
         behaviour, now = self._behaviours.or_usual(pod.metadata.annotations), time.time()
-        life = None if behaviour.plain else Life(pod, behaviour)
+        life = None if behaviour.plain else Life(pod, behaviour, self._advance)
         if life is not None:
             life.start(now)
         host = self._address(record.vnode.index)
@@ -283,36 +287,38 @@ class Pods:
         record.life = life
         if record.pod is None:
             record.pod = self._slim(pod)
+        for run, container in zip(life.runs, record.pod.spec.containers, strict=True):
+            run.container = container
         if life.version:
-            self._report_soon(pod.metadata.uid, life)
-        self._appoint(pod.metadata.uid, life)
+            self._report_soon(life)
+        self._appoint(life)
 
-    def _appoint(self, uid: str, life: Life) -> None:
+    def _appoint(self, life: Life) -> None:
         if not life.settled:
-            self._agenda.after(max(0.0, life.due - time.time()), functools.partial(self._advance, uid, life))
+            self._agenda.after(max(0.0, life.due - time.time()), life.awake)
 
-    def _advance(self, uid: str, life: Life) -> None:
-        record = self._pods.get(uid)
+    def _advance(self, life: Life) -> None:
+        record = self._pods.get(life.uid)
         if record is None or record.life is not life or record.phase != RUNNING:
             return
         before, now = life.version, time.time()
         for run, reason in life.advance(now):
             self._tell_of(record, run, reason, now)
         if life.version != before:
-            self._report_soon(uid, life)
-        self._appoint(uid, life)
+            self._report_soon(life)
+        self._appoint(life)
 
-    def _report_soon(self, uid: str, life: Life) -> None:
+    def _report_soon(self, life: Life) -> None:
         if not life.queued:
             life.queued = True
-            self._crew.put(self._report, uid, life)
+            self._crew.put(self._report, life)
 
-    async def _report(self, uid: str, life: Life) -> None:
+    async def _report(self, life: Life) -> None:
         """Tell the API server what has become of the containers."""
-        record = self._pods.get(uid)
+        record = self._pods.get(life.uid)
         if record is None or record.life is not life or record.phase != RUNNING:
             return
-        if self._waits(record, self._report, uid, life):
+        if self._waits(record, self._report, life):
             return
         pod = record.pod
         assert pod is not None
@@ -327,7 +333,7 @@ class Pods:
             return
         life.ready_said = ready
         if life.version != version:
-            self._report_soon(uid, life)
+            self._report_soon(life)
         elif phase != RUNNING:
             self._rest(record)
             self._move(record, phase)
@@ -441,10 +447,9 @@ class Pods:
         if len(self._specs) >= _MOST_SPECS:
             self._specs.clear()
         spec = self._specs.setdefault(key, spec)
-        kept = objects.Meta(
-            meta.name, meta.uid, meta.namespace, meta.generation, resource_version=meta.resource_version
-        )
-        return objects.Pod(kept, spec, objects.PodStatus(start_time=pod.status.start_time))
+        namespace, version = sys.intern(meta.namespace), meta.resource_version
+        kept = objects.Meta(meta.name, meta.uid, namespace, meta.generation, _NONE, _NONE, "", version)
+        return objects.Pod(kept, spec, _NO_STATUS)
 
     # requests
 

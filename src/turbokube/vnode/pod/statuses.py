@@ -97,7 +97,7 @@ class Statuses:
             if ready == life.ready_said:
                 _keep_times(status["conditions"])
         else:
-            status |= self._end(pod, phase, moment, life.ready_said)
+            status |= self._end(pod, phase, rfc3339(life.runs[0].began or now), moment, life.ready_said)
         return self._patch(pod, status, generation=not self._full)
 
     def terminating(self, pod: objects.Pod) -> bytes:
@@ -119,7 +119,8 @@ class Statuses:
             for one, (restarts, ended, last) in zip(pod.spec.containers, exits, strict=True)
         ]
         phase = "Failed" if any(ended.code for _, ended, _ in exits) else "Succeeded"
-        end = self._end(pod, phase, rfc3339(now), life.ready_said if life else True)
+        moment = rfc3339(now)
+        end = self._end(pod, phase, pod.status.start_time or moment, moment, life.ready_said if life else True)
         return self._patch(pod, {"containerStatuses": containers, **end}, generation=not self._full)
 
     def never_ran(self, pod: objects.Pod, now: float) -> bytes:
@@ -206,11 +207,10 @@ class Statuses:
             return self._container(pod, one, waiting, restarts, ended)
         return self._container(pod, one, {"terminated": ended}, restarts, last)
 
-    def _end(self, pod: objects.Pod, phase: str, moment: str, was_ready: bool) -> Status:
+    def _end(self, pod: objects.Pod, phase: str, began: str, moment: str, was_ready: bool) -> Status:
         """The phase and the conditions of a pod that has ended, and its sidecars, which end after the containers."""
         status: Status = {"phase": phase, "conditions": _end_conditions(pod, phase, moment, was_ready)}
         if any(one.restart_policy == "Always" for one in pod.spec.init_containers):
-            began = pod.status.start_time or moment
             status["initContainerStatuses"] = [
                 self._container(
                     pod,

@@ -23,7 +23,7 @@ def behaviour(**options: Any) -> Behaviour:
 
 
 def begun(containers: str = "a", policy: str = "Always", **options: Any) -> Life:
-    life = Life(a_pod(containers, policy), behaviour(**options))
+    life = Life(a_pod(containers, policy), behaviour(**options), lambda life: None)
     life.start(BEGAN)
     return life
 
@@ -130,7 +130,9 @@ def test_what_nobody_looked_at_has_ended_when_it_was_due_and_is_restarted_once()
 
 
 def resumed(life: Life, policy: str, now: float, *statuses: dict[str, Any], **options: Any) -> Life:
-    other = Life(a_pod("".join(run.container.name for run in life.runs), policy), behaviour(**options))
+    other = Life(
+        a_pod("".join(run.container.name for run in life.runs), policy), behaviour(**options), lambda life: None
+    )
     other.resume([msgspec.convert(status, ContainerStatus) for status in statuses], now)
     return other
 

@@ -34,7 +34,7 @@ def conditions(status: dict[str, Any]) -> dict[str, tuple[str, str | None]]:
 
 
 def a_life(pod: objects.Pod, **options: Any) -> Life:
-    life = Life(pod, Behaviours(Spec(run="trial", count=1, **options)).usual)
+    life = Life(pod, Behaviours(Spec(run="trial", count=1, **options)).usual, lambda life: None)
     life.start(NOW)
     return life
 
