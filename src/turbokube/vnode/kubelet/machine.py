@@ -156,6 +156,21 @@ def event(name: str, told: Told, now: float) -> tuple[str, bytes]:
     return itself, messages.encode("v1", "Event", messages.EVENT, body)
 
 
+def proxy_event(name: str, now: float) -> bytes:
+    """The Event with which a kube-proxy says that it has started, in its own group's form."""
+    body = {
+        "metadata": {"name": f"{name}.{int(now * 1e9):x}", "namespace": "default"},
+        "eventTime": now,
+        "reportingController": "kube-proxy",
+        "reportingInstance": f"kube-proxy-{name}",
+        "action": "StartKubeProxy",
+        "reason": "Starting",
+        "regarding": {"kind": "Node", "name": name, "apiVersion": "v1"},
+        "type": "Normal",
+    }
+    return messages.encode("events.k8s.io/v1", "Event", messages.EVENTS_EVENT, body)
+
+
 def event_again(name: str, told: Told, count: int, now: float) -> bytes:
     """The patch of an Event that is told for the `count`th time."""
     return _json({"count": count, "lastTimestamp": rfc3339(now), "message": told.message.format(name=name)})

@@ -510,6 +510,9 @@ def test_a_kube_proxy_watches_the_node_then_all_that_it_routes():
             "/api/v1/services",
             "/apis/discovery.k8s.io/v1/endpointslices",
         ]
+        await asyncio.sleep(0.05)
+        told = [who for method, path, who in scene.server.asked if path.startswith("/apis/events.k8s.io/v1/")]
+        assert told == ["kube-proxy kube-proxy/v1.36.3 (linux/amd64) kubernetes/0123456"]
         scene.fleet.scale(0)
         await asyncio.sleep(0.1)
         assert scene.server.watches == []
