@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 from urllib.parse import urlencode
@@ -59,7 +59,8 @@ class Event(Generic[T]):
 class ListWatch(Generic[T]):
     """An endless, ordered view of one collection.
 
-    `type` is a msgspec Struct of the fields that the caller needs; it must have nothing but those.
+    `type` is a msgspec Struct of the fields that the caller needs; it must have nothing but those. A line of a watch
+    that is not `wanted` is passed over before it is decoded.
     """
 
     transport: Transport
@@ -70,6 +71,7 @@ class ListWatch(Generic[T]):
     restarts: int = 0  # watches begun again, for whatever reason
     relists: int = 0
     resource_version: str = ""
+    wanted: Callable[[bytes], bool] | None = None
 
     async def events(self) -> AsyncIterator[Event[T]]:
         """Events for ever. Unreachable servers are tried again; a 4xx other than 410 and 429 ends it as ApiError."""
@@ -87,7 +89,7 @@ class ListWatch(Generic[T]):
                     if kind == "ERROR":
                         said = _ERROR.decode(line).object
                         raise ApiError(said.code, "watch", said.message)
-                    if kind != "BOOKMARK":
+                    if kind != "BOOKMARK" and (self.wanted is None or self.wanted(line)):
                         yield Event(kind, decoder.decode(line).object)
                     self.resource_version = _between(line, b'"resourceVersion":"')
                     pause = 0.1

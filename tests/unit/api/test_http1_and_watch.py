@@ -138,11 +138,13 @@ def test_idle_connections_are_closed_but_one(monkeypatch):
     talk([[ok(b"{}")], [ok(b"{}")], [ok(b"{}")]], story)
 
 
-def watch(answers: list[list[bytes]], count: int) -> tuple[list[tuple[str, str]], list[str]]:
+def watch(
+    answers: list[list[bytes]], count: int, wanted: Callable[[bytes], bool] | None = None
+) -> tuple[list[tuple[str, str]], list[str]]:
     seen: list[tuple[str, str]] = []
 
     async def story(transport: Http1) -> None:
-        async for event in ListWatch(transport, "/things", Thing).events():
+        async for event in ListWatch(transport, "/things", Thing, wanted=wanted).events():
             seen.append((event.type, event.object.metadata.name if event.object else ""))
             if len(seen) == count:
                 return
@@ -158,6 +160,14 @@ def test_a_watch_resumes_where_it_ended_bookmarks_included():
     seen, asked = watch([[LIST], [chunked(*events)], [chunked(thing(b"DELETED", b"a", 11))]], 4)
     assert seen == [("ADDED", "a"), ("SYNCED", ""), ("ADDED", "b"), ("DELETED", "a")]
     assert ["resourceVersion=5" in asked[1], "resourceVersion=9" in asked[2]] == [True, True]
+
+
+def test_what_is_not_wanted_is_passed_over_but_not_watched_again():
+    events = [thing(b"ADDED", b"b", 7), b'{"type":"ADDED","object":not even JSON,"resourceVersion":"9"}']
+    answers = [[LIST], [chunked(*events)], [chunked(thing(b"ADDED", b"c", 11))]]
+    seen, asked = watch(answers, 4, lambda line: b"JSON" not in line)
+    assert [name for _, name in seen] == ["a", "", "b", "c"]
+    assert "resourceVersion=9" in asked[2]
 
 
 def test_a_version_that_is_forgotten_leads_to_a_new_list():
