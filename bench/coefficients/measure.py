@@ -1,9 +1,9 @@
-"""Measure the costs of src/turbokube/predict/coefficients.json on this machine: one command, about 15 minutes.
+"""Measure the costs of src/turbokube/predict/coefficients.json on this machine: one command, about 10 minutes.
 
     python -m bench.coefficients.measure --write
 
-A control plane of its own, a fleet of N and then 2N vnodes; with each it idles, takes 32 pods per vnode, and idles
-again. All is scraped into one bundle, to which fit.py fits the costs.
+A control plane of its own, a fleet of N and then 4N vnodes; with each it idles, takes 16 pods for each of N vnodes,
+and idles again. All is scraped into one bundle, to which fit.py fits the costs.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from turbokube.vnode import fleet
 from turbokube.vnode.spec import Spec
 
 ROOT = Path(__file__).resolve().parents[2]
+WIDER = 4  # heartbeats are told from idling by fleets of so different a size
 RUN = "coefficients"
 SCRAPE_S = 5.0
 
@@ -108,10 +109,10 @@ def measure(bundle: Path, profile: Profile, idle: float) -> None:
     say("control plane starts")
     with control_plane() as plane:
         bench = Bench(load_target(plane.target), plane.state, bundle, profile)
-        for namespaces in (profile.namespaces, 2 * profile.namespaces):
-            bench.grow(namespaces)
+        for step, vnodes_for in enumerate((profile.namespaces, WIDER * profile.namespaces), start=1):
+            bench.grow(vnodes_for)
             bench.idle(idle)
-            bench.load(namespaces)
+            bench.load(step * profile.namespaces)
             bench.idle(idle / 2)
         bench.finish()
 
@@ -119,8 +120,8 @@ def measure(bundle: Path, profile: Profile, idle: float) -> None:
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description="Measure the preflight's coefficients on this machine.")
-    parser.add_argument("--namespaces", type=int, default=32, help="N/8; the fleet has 8 vnodes for each (32)")
-    parser.add_argument("--deployments", type=int, default=32, help="per namespace, of 8 replicas (32)")
+    parser.add_argument("--namespaces", type=int, default=32, help="N/8: 8 vnodes for each (32)")
+    parser.add_argument("--deployments", type=int, default=16, help="per namespace, of 8 replicas (16)")
     parser.add_argument("--idle", type=float, default=120.0, help="seconds of leases alone (120)")
     parser.add_argument("--bundle", type=Path, default=ROOT / "runs" / RUN, help="where the bundle goes, anew")
     parser.add_argument("--write", action="store_true", help=f"replace {fit.OUTPUT.name}")
