@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -20,6 +21,7 @@ from ..api.target import Target
 from ..api.transport import ApiError, Unreachable
 from ..api.watch import ListWatch
 from ..daemon import control, process
+from . import files, join
 from .nodes import LEASES, NODES
 from .objects import Bare
 from .server import certificate, listener
@@ -75,6 +77,8 @@ def present(
     Raises SpecError for a value out of bounds, FleetError when the fleet cannot be had within `timeout` seconds.
     """
     check(spec)
+    if spec.engine == "builtin":
+        files.check(spec)
     there = _There(state)
     for last in there.specs.values():
         _same_birth(last, spec)
@@ -89,6 +93,8 @@ def present(
     if check_mode:
         return result
     deadline = time.monotonic() + timeout
+    if spec.fidelity != "lease":
+        join.prepare(target(), state, spec, deadline)
     # all that must go go before the first comes: no two processes hold the same vnode
     there.stop(there.alive.keys() - set(kept))
     there.forget(there.specs.keys() - set(wanted))
@@ -138,6 +144,7 @@ def absent(target: Target, state: Path, spec: Spec, *, timeout: float = 600.0, c
             f"with name_prefix {spec.name_prefix!r}; give the prefix that they were made with"
         )
     there.forget(there.specs)
+    shutil.rmtree(state / "fleet" / "pki", ignore_errors=True)
     return result
 
 
