@@ -17,9 +17,9 @@ GIB = 2**30
 HEARTBEAT_SHARE = 0.6
 MEMORY_SHARE = 0.9  # of what is available: garbage collectors and the page cache need the rest
 STORE_SHARE = 0.8  # of the quota: fragmentation and a late compaction need the rest
-# supervisord wants 1,024 (its minfds), and etcd and the API server keep some hundred files and connections open. The
-# vnodes of fidelity lease share theirs.
+# supervisord wants 1,024 (its minfds), and etcd and the API server keep some hundred files and connections open
 OPEN_FILES = 1024
+VNODE_CONNECTIONS = {"lease": 0, "kubelet": 1, "node": 2}  # a vnode's own, by fidelity
 LONGEST_INTERVAL_S = 600  # beyond it a lease says nothing about its node
 
 STORES = ("etcd", "kine")
@@ -82,7 +82,7 @@ def predict(profile: Profile, machine: Machine, layout: Mapping[str, int], coeff
         memory=_memory(profile, here, coefficients),
         store=store,
         disk=members * (store + disk.member_bytes) + disk.bundle_bytes + disk.pod_bytes * profile.pods + disk.log_bytes,
-        open_files=OPEN_FILES + profile.connections,
+        open_files=_open_files(profile, here),
     )
 
 
@@ -140,6 +140,14 @@ def _memory(profile: Profile, here: Mapping[str, int], coefficients: Coefficient
         objects = (cost.node_kib * profile.vnodes + cost.pod_kib * profile.pods) * 2**10
         memory += cost.memory_mib * 2**20 * count + objects * (1 if kind == "fleet" else count)
     return memory
+
+
+def _open_files(profile: Profile, here: Mapping[str, int]) -> int:
+    """Of the process that has the most: vnodes' connections are shared out among API servers as among the fleet's."""
+    shares = [here[kind] for kind in ("kube-apiserver",) if kind in here]
+    shares += [profile.fleet_processes] if "fleet" in here else []
+    own = VNODE_CONNECTIONS[profile.fidelity] * profile.vnodes
+    return OPEN_FILES + profile.connections + max((math.ceil(own / share) for share in shares), default=0)
 
 
 def _store(profile: Profile, heartbeats: float, coefficients: Coefficients) -> float:

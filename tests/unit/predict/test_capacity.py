@@ -104,6 +104,23 @@ def test_processes_of_a_fleet_share_its_vnodes() -> None:
     assert four - one == pytest.approx(3 * 30 * 2**20)
 
 
+@pytest.mark.parametrize(
+    ("settings", "apiservers", "files"),
+    [
+        ({}, 1, 1024 + 8),
+        ({"fidelity": "kubelet"}, 1, 1024 + 8 + 256),
+        ({"fidelity": "node"}, 1, 1024 + 8 + 512),
+        ({"fidelity": "node", "fleet_processes": 4}, 1, 1024 + 8 + 512),  # the one API server has them all
+        ({"fidelity": "node", "fleet_processes": 4}, 2, 1024 + 8 + 256),
+    ],
+)
+def test_vnodes_with_connections_of_their_own_take_open_files(
+    settings: dict[str, object], apiservers: int, files: int
+) -> None:
+    layout = {**ONE_MACHINE, "kube-apiserver": apiservers}
+    assert predict(profile(**settings), machine(16, 64), layout, measured.load()).open_files == files
+
+
 def test_extra_schedulers_take_memory() -> None:
     one, five = (
         predict(profile(schedulers=number), machine(16, 64), ONE_MACHINE, measured.load()).memory for number in (0, 4)
