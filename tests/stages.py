@@ -34,6 +34,7 @@ STAGES: dict[str, list[str]] = {
     "molecule": ["molecule", "test", "--all"],
 }
 SLOW: dict[str, list[str]] = {
+    "engines": ["ansible-playbook", "playbooks/binaries.yml", "-e", '{"kube_binaries_names": ["kwok", "kubemark"]}'],
     "slow": ["pytest", "-q", "-m", "slow", "tests/unit", "tests/integration"],
 }
 

@@ -126,10 +126,20 @@ options:
     type: int
     default: 1
   engine:
-    description: What runs the vnodes.
+    description:
+      - What runs the vnodes.
+      - V(builtin) is the daemon itself. With the others it starts O(binary) and sees to it that there are Nodes, that what
+        ends is started again, and that nothing is left in the end. What an engine cannot do is refused.
+      - V(kwok) has one controller for 10,000 vnodes, with stages of this collection, at O(fidelity=lease).
+      - V(kubemark) has a process per vnode, with the kubelet's own code, at O(fidelity=kubelet); at O(fidelity=node) two.
+      - V(virtual_kubelet) has a process per vnode, with the mock provider, at O(fidelity=lease).
     type: str
-    choices: [builtin]
+    choices: [builtin, kwok, kubemark, virtual_kubelet]
     default: builtin
+  binary:
+    description: Path of the binary of an engine other than V(builtin), which is required for them.
+    type: path
+    default: ""
   fidelity:
     description:
       - How much of a real node's traffic a vnode makes.
@@ -308,7 +318,12 @@ _ARGUMENTS: dict[str, t.Any] = {
     "capacity": {"type": "dict", "default": {}, "options": _CAPACITY},
     "connections": {"type": "int", "default": 8},
     "processes": {"type": "int", "default": 1},
-    "engine": {"type": "str", "choices": ["builtin"], "default": "builtin"},
+    "engine": {
+        "type": "str",
+        "choices": ["builtin", "kwok", "kubemark", "virtual_kubelet"],
+        "default": "builtin",
+    },
+    "binary": {"type": "path", "default": ""},
     "fidelity": {"type": "str", "choices": ["lease", "kubelet", "node"], "default": "lease"},
     "join": {"type": "str", "choices": ["certificate", "csr"], "default": "certificate"},
     "images": {"type": "int", "default": 50},

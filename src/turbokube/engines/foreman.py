@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import importlib
 import logging
+import shutil
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import msgspec
 
@@ -67,6 +68,7 @@ class Foreman:
         self.version = version
         self.state = state
         self.conflict = ""
+        self.begun = False  # what an earlier daemon left is known and taken over
         self.counts = Counts()
         self._transport = Http1(credential, servers, size=spec.connections, user_agent=f"turbokube-fleet/{spec.run}")
         self.client = Client(self._transport, self.counts, _TIMEOUT)
@@ -98,6 +100,7 @@ class Foreman:
             await self.members.synced.wait()
             await self._engine.adopt()
             group.create_task(self.children.watch())
+            self.begun = True
             for member in list(self.members.by_name.values()):
                 self._crew.put(self._join, member)
             self.scale(self.spec.count)
@@ -106,12 +109,13 @@ class Foreman:
         """End the engine's processes; Nodes stay where they are."""
         await self.children.stop_all()
         await self._transport.close()
+        shutil.rmtree(self.folder)
 
     def scale(self, count: int) -> None:
         """Let vnodes join or leave until there are `count`, those of the highest numbers last and first."""
         self.spec = msgspec.structs.replace(self.spec, count=count)
         self.conflict = ""
-        if not self.members.synced.is_set():
+        if not self.begun:
             return
         for index in range(count):
             member = self.members.by_name.get(self.spec.name(index))
@@ -166,12 +170,21 @@ class Foreman:
         write(path, msgspec.json.encode(config))
         return path
 
+    def pem(self, name: str) -> str:
+        """The file with the certificate and key of a vnode or of all kube-proxies; who started this made them."""
+        return str(self.state / "fleet" / "pki" / f"{name}.pem")
+
     def _own_identity(self) -> dict[str, str]:
         if self.credential.token:
             return {"token": self.credential.token}
         pem = self.folder / "identity.pem"
         write(pem, f"{self.credential.certificate}\n{self.credential.key}\n".encode())
         return {"client-certificate": str(pem), "client-key": str(pem)}
+
+    def node(self, member: Member) -> dict[str, Any]:
+        """Its Node as engine builtin would register it."""
+        made = objects.node(self.spec, member.index, self.version, time.time())
+        return cast(dict[str, Any], msgspec.json.decode(made))
 
     async def own(self, member: Member) -> bool:
         """Whether there is a Node of its name. Raises Conflict when there is one that is not of this run."""
@@ -242,7 +255,7 @@ class Foreman:
         """The fleet now: counts, and seconds. The keys are those of engine builtin."""
         members = self.members.by_name.values()
         return {
-            "synced": self.members.synced.is_set(),
+            "synced": self.begun,
             "wanted": self.spec.count,
             "present": len(members),
             "joined": sum(member.joined for member in members),

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import importlib.resources
-import time
 from typing import Any
 
 import msgspec
 import yaml
 
-from ..vnode import behaviour, objects
+from ..vnode import behaviour
 from ..vnode.addresses import FALLBACK
 from ..vnode.nodes import LEASES, NODES
 from ..vnode.spec import RUN_LABEL, Spec
@@ -64,11 +63,12 @@ class Kwok:
         await self._release(int(name.rpartition("-")[2]))
 
     async def _release(self, group: int | None) -> None:
-        """Leases name the controller that holds them, and the next one would wait until they expire."""
+        """A Lease names the controller that holds it, and the next one would wait until it expires."""
         members = self._foreman.members.by_name.values()
 
         async def release(member: Member) -> None:
-            await self._foreman.patch("leases", f"{LEASES}/{member.name}", {"spec": {"holderIdentity": None}})
+            await self._foreman.delete("leases", LEASES, member.name)
+            member.leased = False
 
         await self._foreman.each(release, [m for m in members if m.leased and group in (None, group_of(m))])
 
@@ -89,8 +89,7 @@ class Kwok:
 
     def _node(self, member: Member) -> bytes:
         """As engine builtin registers it, but for the conditions: those are KWOK's to set."""
-        foreman = self._foreman
-        made = msgspec.json.decode(objects.node(foreman.spec, member.index, foreman.version, time.time()))
+        made = self._foreman.node(member)
         made["metadata"]["labels"][GROUP_LABEL] = str(group_of(member))
         del made["status"]["conditions"]
         return msgspec.json.encode(made)
@@ -132,7 +131,8 @@ def _delay(spec: Spec, option: str) -> str:
         "u": first,
         "v": second,
     }
-    return str(_filled(_data("delay.jq"), texts))
+    lines = [line for line in _data("delay.jq").splitlines() if not line.startswith("#")]
+    return str(_filled("\n".join(lines), texts))
 
 
 def _plain(text: str) -> str:

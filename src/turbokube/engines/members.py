@@ -194,11 +194,9 @@ class Members:
     def _renewal_seen(self, member: Member, renewed: datetime, listed: bool) -> None:
         moment, before = renewed.timestamp(), member.renewed
         member.renewed = moment
-        if moment > before and not listed:
+        if before and moment > before and not listed:
             self._counts.renewals += 1
-            if before:
-                late = moment - before - self._spec.lease_interval * (1 + JITTER)
-                self._counts.lateness.observe(max(0.0, late))
+            self._counts.lateness.observe(max(0.0, moment - before - self._spec.lease_interval * (1 + JITTER)))
 
     def oldest(self) -> float:
         """Seconds since the renewal that is longest ago."""

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from turbokube.predict.coefficients import Coefficients
+from turbokube.predict.coefficients import Coefficients, Cost
 from turbokube.predict.machine import Machine
 from turbokube.profile.schema import Profile, as_options, lease_settings
 
@@ -59,7 +59,9 @@ def predict(profile: Profile, machine: Machine, layout: Mapping[str, int], coeff
     here = {kind: count for kind, count in layout.items() if count > 0}
     if "kube-scheduler" in here:
         here["kube-scheduler"] += profile.schedulers
-    costs = [(coefficients.cost(kind), count, count if kind in STORES else 1) for kind, count in here.items()]
+    costs = [
+        (_cost(kind, profile, coefficients), count, count if kind in STORES else 1) for kind, count in here.items()
+    ]
     heartbeats = profile.leases_per_second + profile.vnodes / profile.status_interval_s
     heartbeat_cores = sum(
         cost.idle_cores * count + cost.heartbeat_ms * work / 1e3 * heartbeats for cost, count, work in costs
@@ -132,11 +134,16 @@ def _limits(profile: Profile, here: Mapping[str, int], coefficients: Coefficient
     return limits
 
 
+def _cost(kind: str, profile: Profile, coefficients: Coefficients) -> Cost:
+    """What one component costs; the fleet, what its engine does."""
+    return coefficients.cost(profile.engine if kind == "fleet" and profile.engine != "builtin" else kind)
+
+
 def _memory(profile: Profile, here: Mapping[str, int], coefficients: Coefficients) -> float:
     """Of all components. Each holds all nodes and pods, but a process of the fleet only its share of them."""
     memory = 0.0
     for kind, count in here.items():
-        cost = coefficients.cost(kind)
+        cost = _cost(kind, profile, coefficients)
         objects = (cost.node_kib * profile.vnodes + cost.pod_kib * profile.pods) * 2**10
         memory += cost.memory_mib * 2**20 * count + objects * (1 if kind == "fleet" else count)
     return memory
@@ -145,7 +152,7 @@ def _memory(profile: Profile, here: Mapping[str, int], coefficients: Coefficient
 def _open_files(profile: Profile, here: Mapping[str, int]) -> int:
     """Of the process that has the most: vnodes' connections are shared out among API servers as among the fleet's."""
     shares = [here[kind] for kind in ("kube-apiserver",) if kind in here]
-    shares += [profile.fleet_processes] if "fleet" in here else []
+    shares += [profile.fleet_processes] if "fleet" in here and profile.engine == "builtin" else []
     own = VNODE_CONNECTIONS[profile.fidelity] * profile.vnodes
     return OPEN_FILES + profile.connections + max((math.ceil(own / share) for share in shares), default=0)
 

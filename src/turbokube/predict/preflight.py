@@ -13,8 +13,9 @@ from turbokube.api.credentials import CredentialError, from_kubeconfig
 from turbokube.bundle import runs
 from turbokube.bundle.writer import BundleError
 from turbokube.daemon import process
+from turbokube.engines import limits
 from turbokube.predict import capacity, coefficients, machine
-from turbokube.profile.schema import Profile, ProfileError, validate
+from turbokube.profile.schema import PREFIX, Profile, ProfileError, as_options, validate
 from turbokube.supervise.ports import listening, recorded_ports
 
 # Sizes of the binaries, unpacked, and of a build of them with its caches; both measured for Kubernetes 1.36.3.
@@ -109,6 +110,7 @@ def _look_around(found: Preflight, profile: Profile) -> None:
             from_kubeconfig(profile.kubeconfig, profile.context or None)
         except CredentialError as error:
             found.problems.append(f"turbokube_kubeconfig is {profile.kubeconfig}, but {error}")
+    found.problems += _engine_problems(profile)
     ours = recorded_ports(Path(found.state_dir)).values()
     for name, port in profile.ports.items():
         if port not in ours and (holder := listening(port)):
@@ -116,6 +118,36 @@ def _look_around(found: Preflight, profile: Profile) -> None:
                 f"turbokube_ports has {port} for {name}, but {holder} listens on it; "
                 "give another, or none to have a free one"
             )
+
+
+# options of a fleet → the variables that they are set with, as far as engines differ in them
+_OF_ENGINES = {
+    "fidelity": "fidelity",
+    "lease_interval": "lease_interval_s",
+    "lease_duration": "lease_duration_s",
+    "status_interval": "status_interval_s",
+    "cpu": "vnode_cpu",
+    "memory": "vnode_memory",
+    "processes": "fleet_processes",
+    "serve": "kubelet_server",
+}
+
+
+def _engine_problems(profile: Profile) -> list[str]:
+    """What does not go together with the engine, and what would."""
+    if profile.engine == "virtual_kubelet" and not profile.engine_binary:
+        return [
+            "turbokube_engine_binary is empty, but turbokube_engine is virtual_kubelet: it must be the binary's path"
+        ]
+    options = {option: getattr(profile, name) for option, name in _OF_ENGINES.items()}
+    wrong = {_OF_ENGINES[name]: value for name, (value, _) in limits.mismatches(profile.engine, options).items()}
+    if profile.engine in ("kubemark", "virtual_kubelet") and profile.start_delay_s:
+        wrong["start_delay_s"] = 0
+    if not wrong:
+        return []
+    given = ", ".join(f"{PREFIX}{name} {getattr(profile, name)}" for name in wrong)
+    together = as_options({PREFIX + name: value for name, value in wrong.items()})
+    return [f"turbokube_engine is {profile.engine}, not to be had with {given}; what belongs together is {together}"]
 
 
 def _cache(found: Preflight, profile: Profile, carrier: machine.Machine) -> None:

@@ -101,7 +101,12 @@ class Profile:
     deadline_s: int = variable(1800, "Seconds until a load phase is given up.", least=1, most=604800)
 
     # The fleet
-    engine: str = variable("builtin", "What runs the vnodes.", choices=("builtin",))
+    engine: str = variable(
+        "builtin", "What runs the vnodes.", choices=("builtin", "kwok", "kubemark", "virtual_kubelet")
+    )
+    engine_binary: str = variable(
+        "", "Path of another engine's binary; empty: kwok and kubemark are built and cached as other binaries are."
+    )
     fidelity: str = variable(
         "lease", "How much of a node's traffic a vnode makes.", choices=("lease", "kubelet", "node")
     )
@@ -139,6 +144,7 @@ class Profile:
     kubernetes_version: str = variable("1.36.3", "Kubernetes release of the target.", **VERSION)
     etcd_version: str = variable("3.7.3", "etcd release.", **VERSION)
     kine_version: str = variable("0.17.5", "kine release.", **VERSION)
+    kwok_version: str = variable("0.8.0", "KWOK release, for turbokube_engine kwok.", **VERSION)
     binaries: str = variable("", "Folder with the binaries to use; empty: downloaded or built, and cached.")
     store: str = variable("etcd", "What the API server stores its objects in.", choices=("etcd", "kine"))
     etcd_quota_bytes: int = variable(

@@ -56,7 +56,7 @@ def prepare(target: Target, state: Path, spec: Spec, deadline: float) -> list[st
     They lie in <state>/fleet/pki; those that are good for a month stay. `deadline`: time.monotonic. Returns whose were
     made. Raises JoinError.
     """
-    if spec.fidelity == "lease" or spec.engine != "builtin":
+    if spec.fidelity == "lease":
         return []
     folder = state / "fleet" / "pki"
     for each in (state, folder.parent, folder):

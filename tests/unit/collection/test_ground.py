@@ -113,7 +113,7 @@ def test_pinned_kubernetes_versions_agree() -> None:
     """The role's default versions are those of the profiles, and can be built."""
     defaults = read(ROOT / "roles/kube_binaries/defaults/main.yml")
     base = read(ROOT / "playbooks/profiles/base.yml")
-    for project in ("kubernetes", "etcd", "kine"):
+    for project in ("kubernetes", "etcd", "kine", "kwok"):
         version = defaults[f"kube_binaries_{project}_version"]
         assert base[f"turbokube_{project}_version"] == version
         folder = ROOT / "roles/kube_binaries/files/modules" / project / version

@@ -82,7 +82,11 @@ def test_text_from_the_command_line_is_converted() -> None:
         ("namespaces", None, "turbokube_namespaces is null, but it must be a whole number from 1 to 65536"),
         ("rate", "nan", "turbokube_rate is nan, but it must be a number from 0 to 100000"),
         ("placement", "node", "turbokube_placement is node, but it must be one of namespace, cluster"),
-        ("engine", "kwok", "turbokube_engine is kwok, but it must be builtin"),
+        (
+            "engine",
+            "docker",
+            "turbokube_engine is docker, but it must be one of builtin, kwok, kubemark, virtual_kubelet",
+        ),
         ("watch_cache", "maybe", "turbokube_watch_cache is maybe, but it must be true or false"),
         (
             "run",
