@@ -100,7 +100,15 @@ def _engine(folder: Path, start: Start, build: Build) -> Engine | Foreman:
     if start.spec.engine == "builtin":
         files.allow(start.spec)
         spec, identities = start.spec.part(start.shard), folder.parent / "fleet" / "pki"
-        return Engine(spec, start.credential, start.servers, build, identities=identities, serving=start.serving)
+        return Engine(
+            spec,
+            start.credential,
+            start.servers,
+            build,
+            identities=identities,
+            serving=start.serving,
+            folder=folder,
+        )
     from ..engines.foreman import Foreman  # here: other engines' fleets alone need it
 
     return Foreman(start.spec, start.credential, start.servers, build.git_version, folder.parent)

@@ -15,6 +15,7 @@ from ..api.transport import ApiError, Unreachable
 from .client import Client
 from .clock import Agenda
 from .crew import Crew, transient
+from .faults import Faults
 from .metrics import Counts, exposition
 from .nodes import Nodes, Vnode
 from .pods import Pods
@@ -51,10 +52,12 @@ class Engine:
         *,
         identities: Path | None = None,
         serving: str = "",
+        folder: Path | None = None,
     ) -> None:
         """`identities`: the folder of what vnodes are known by, above `lease`.
 
         `serving`: path of the PEM file that vnodes serve with, where the spec says that they do.
+        `folder`: where this process keeps what the one after it must know.
         """
         self.spec = spec
         self.counts = Counts()
@@ -68,6 +71,7 @@ class Engine:
         self.nodes = self._alike(build) if spec.fidelity == "lease" else self._apart(build, identities)
         self.pods = Pods(spec, self._client, self._crew, self.nodes.by_name, self.agenda)
         self.nodes.pods = self.pods
+        self.faults = Faults(spec, self.nodes, self.pods, folder / "faults.json" if folder else None)
         self.server = self._serve(serving, credential.ca, build.git_version) if spec.serve else None
         self.counts.watch_restarts = lambda: (
             self.nodes.watch.restarts + self.pods.watch.restarts + self.counts.rewatches
@@ -108,6 +112,8 @@ class Engine:
                 group.create_task(self.server.run())
             while not self.nodes.synced:
                 await asyncio.sleep(0.05)
+            if self.spec.faults:
+                group.create_task(self.faults.run())
             if self.spec.fidelity == "lease":  # else each vnode watches its own
                 group.create_task(self.pods.run())
 
@@ -120,6 +126,7 @@ class Engine:
         """Let vnodes join or leave; `status` tells how far it is."""
         self.spec = msgspec.structs.replace(self.spec, count=count)
         if self.nodes.synced:
+            self.faults.rebase()
             self.nodes.scale(count)
         else:
             self.nodes.spec = self.spec
@@ -135,6 +142,8 @@ class Engine:
             "joined": sum(vnode.joined for vnode in vnodes),
             "ready": sum(vnode.ready for vnode in vnodes),
             "conflict": self.nodes.conflict,
+            "excused": self.nodes.excused,
+            "faults": self.faults.status(),
             "pods": self.pods.phases(),
             "renewals": self.counts.renewals,
             "renewal_errors": self.counts.renewal_errors,
@@ -157,6 +166,7 @@ class Engine:
             "connections": self._connections(vnodes),
             "lease_interval_seconds": self.spec.lease_interval,
             "lease_oldest_renewal_seconds": self._oldest(vnodes),
+            **{f'faulty_vnodes{{action="{action}"}}': count for action, count in self.faults.status().items()},
             **{f'pods{{phase="{phase}"}}': count for phase, count in self.pods.phases().items()},
         }
         lag = self.renewals.wheel.worst_lag() if self.renewals is not None else self.agenda.worst_lag()

@@ -197,6 +197,8 @@ def merged(statuses: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def _is_there(status: dict[str, Any], count: int) -> bool:
     if status["conflict"]:
         raise FleetError(status["conflict"])
+    if status.get("excused"):  # those that a fault keeps from being there, which is as it was wished
+        return bool(status["synced"]) and status["ready"] + status["excused"] == count
     return bool(status["synced"]) and status["present"] == status["joined"] == status["ready"] == count
 
 
@@ -288,7 +290,8 @@ class _There:
     def forget(self, some: Iterable[str]) -> None:
         """Nothing is left of what their specs said."""
         for name in some:
-            (self._state / name / "spec.json").unlink(missing_ok=True)
+            for file in ("spec.json", "faults.json"):
+                (self._state / name / file).unlink(missing_ok=True)
 
 
 class _Daemon:

@@ -17,7 +17,7 @@ from .addresses import Range
 from .client import Client
 from .clock import Wheel
 from .crew import Crew
-from .spec import RUN_LABEL, Spec
+from .spec import ACTIONS, RUN_LABEL, Spec
 
 if TYPE_CHECKING:
     from .kubelet.kubelet import Kubelet
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 NODES = "/api/v1/nodes"
 LEASES = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"
+SILENCE, NOT_READY, DISAPPEAR = ACTIONS  # what a fault does to a vnode
 log = logging.getLogger(__name__)
 
 
@@ -75,6 +76,7 @@ class Nodes:
         self.on_joined: Callable[[Vnode], None] = lambda vnode: None
         self.on_left: Callable[[Vnode], None] = lambda vnode: None
         self.pods: Pods  # those on the vnodes
+        self.faults: dict[int, str] = {}  # vnodes under a fault, and which
         self._version = version
         self._client = client
         self._crew = crew
@@ -97,6 +99,18 @@ class Nodes:
     async def close(self) -> None:
         """Close what vnodes have of their own and leave what is on the API server."""
 
+    @property
+    def complete(self) -> bool:
+        """Whether every vnode that is wanted has joined and is Ready."""
+        ready = sum(vnode.ready and vnode.joined for vnode in self.by_name.values())
+        return self.synced and ready == len(self.by_name) == len(self.spec.indices)
+
+    @property
+    def excused(self) -> int:
+        """How many vnodes a fault keeps from being Ready."""
+        found = [self.by_name.get(self.spec.name(index)) for index in self.faults if index in self.spec.indices]
+        return sum(vnode is None or not vnode.ready for vnode in found)
+
     def scale(self, count: int) -> None:
         """Let vnodes join or leave until there are `count`, those of the highest numbers last and first."""
         self.spec = msgspec.structs.replace(self.spec, count=count)
@@ -104,11 +118,45 @@ class Nodes:
         for index in self.spec.indices:
             if (vnode := self.by_name.get(self.spec.name(index))) is None:
                 self._begin(index)
-            elif vnode.leaving:
+            elif vnode.leaving and self.faults.get(index) != DISAPPEAR:
                 vnode.leaving = False  # its job sees that, or the Node's end brings it back
         for vnode in list(self.by_name.values()):
             if vnode.index >= count:
                 self._end(vnode)
+
+    # faults
+
+    def befall(self, index: int, action: str) -> None:
+        """A fault begins."""
+        self.faults[index] = action
+        vnode = self.by_name.get(self.spec.name(index))
+        if vnode is None:
+            return
+        if action == DISAPPEAR:
+            self._end(vnode)
+        elif action == SILENCE:
+            vnode.silent = True
+            if vnode.kubelet is not None:
+                vnode.kubelet.pause()
+                vnode.ready = False  # nobody tells any more what the control plane holds of it
+        else:
+            self._crew.put(self._restatus, vnode, True)
+
+    def recover(self, index: int) -> None:
+        """It is over."""
+        action = self.faults.pop(index, "")
+        vnode = self.by_name.get(self.spec.name(index))
+        if vnode is None:
+            if index in self.spec.indices:
+                self._begin(index)
+            return
+        if action == DISAPPEAR and index in self.spec.indices:
+            vnode.leaving = False  # its job sees that, or brings it back when it has ended
+        if action == SILENCE:
+            vnode.silent = False
+            if vnode.kubelet is not None:
+                vnode.kubelet.resume()
+        self._crew.put(self._restatus, vnode, True)
 
     # what is seen
 
@@ -135,7 +183,8 @@ class Nodes:
         if vnode.addresses is None and node.spec.pod_c_i_d_r:
             vnode.addresses = Range(node.spec.pod_c_i_d_r)
         was, vnode.ready = vnode.ready, node.ready
-        if was and any(c.type == "Ready" and c.status != "True" for c in node.status.conditions):
+        lost = was and any(c.type == "Ready" and c.status != "True" for c in node.status.conditions)
+        if lost and vnode.index not in self.faults:
             self._object(vnode)
 
     async def _after_list(self) -> None:
@@ -173,6 +222,8 @@ class Nodes:
         return Vnode(index, self.spec.name(index), self._client)
 
     def _begin(self, index: int) -> None:
+        if self.faults.get(index) in (SILENCE, DISAPPEAR):
+            return  # there is no machine that could join
         vnode = self._new(index)
         self.by_name[vnode.name] = vnode
         self._crew.put(self._join, vnode)
@@ -290,7 +341,9 @@ class Nodes:
         await self._patch(vnode, objects.node_heartbeat(time.time()))
 
     async def _restatus(self, vnode: Vnode, changed: bool) -> None:
-        await self._patch(vnode, objects.node_status(self.spec, vnode.index, self._version, time.time(), changed))
+        ready = self.faults.get(vnode.index) != NOT_READY
+        body = objects.node_status(self.spec, vnode.index, self._version, time.time(), changed, ready)
+        await self._patch(vnode, body)
 
     async def _patch(self, vnode: Vnode, body: bytes) -> None:
         if not vnode.joined or vnode.silent:

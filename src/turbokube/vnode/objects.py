@@ -21,6 +21,15 @@ CONDITIONS = (
     ("PIDPressure", "False", "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
     ("Ready", "True", "KubeletReady", "kubelet is posting ready status"),
 )
+_NO_NETWORK = (
+    "container runtime network not ready: NetworkReady=false reason:NetworkPluginNotReady "
+    "message:Network plugin returns error: cni plugin not initialized"
+)
+
+
+def conditions(ready: bool) -> tuple[tuple[str, str, str, str], ...]:
+    """Those of a node; of one that is not ready since its network is not."""
+    return CONDITIONS if ready else (*CONDITIONS[:-1], ("Ready", "False", "KubeletNotReady", _NO_NETWORK))
 
 
 class _Part(msgspec.Struct, rename="camel", gc=False):
@@ -249,12 +258,12 @@ def node(spec: Spec, index: int, version: str, now: float) -> bytes:
     )
 
 
-def node_status(spec: Spec, index: int, version: str, now: float, changed: bool) -> bytes:
+def node_status(spec: Spec, index: int, version: str, now: float, changed: bool, ready: bool = True) -> bytes:
     """A patch of everything in a node's status, as a kubelet's first after its start.
 
     `changed`: the conditions were otherwise before, so that now is their transition.
     """
-    whole = status(spec, index, version, now)
+    whole = status(spec, index, version, now, ready)
     if not changed:
         for condition in whole["conditions"]:
             del condition["lastTransitionTime"]
@@ -279,8 +288,8 @@ def taint(spec: Spec, index: int) -> dict[str, str]:
     }
 
 
-def status(spec: Spec, index: int, version: str, now: float) -> dict[str, Any]:
-    """A Ready Node's status."""
+def status(spec: Spec, index: int, version: str, now: float, ready: bool = True) -> dict[str, Any]:
+    """A Node's status."""
     name, moment = spec.name(index), rfc3339(now)
     capacity = {"cpu": spec.cpu, "memory": spec.memory, "pods": str(spec.pods)}
     identity = hashlib.sha256(name.encode()).hexdigest()[:32]
@@ -296,7 +305,7 @@ def status(spec: Spec, index: int, version: str, now: float) -> dict[str, Any]:
                 "lastHeartbeatTime": moment,
                 "lastTransitionTime": moment,
             }
-            for kind, value, reason, message in CONDITIONS
+            for kind, value, reason, message in conditions(ready)
         ],
         "addresses": [
             {"type": "InternalIP", "address": spec.address(index)},

@@ -143,6 +143,8 @@ class Pods:
     def resume(self, name: str) -> None:
         """It does all that it could not do meanwhile."""
         if held := self._held.pop(name, None):
+            if self._full and not held.starts:
+                self._refer_anew(name)
             for job, arguments in held.jobs:
                 self._crew.put(job, *arguments)
 
@@ -406,6 +408,13 @@ class Pods:
                 record.vnode.kubelet.refer(record.pod)
         if record.phase == RUNNING:
             self._crew.put(self._ask, pod, record)
+
+    def _refer_anew(self, name: str) -> None:
+        """A vnode's connection is another one: what its pods refer to is watched on that."""
+        for uid in self._on.get(name, ()):
+            record = self._pods[uid]
+            if record.pod is not None and record.vnode.kubelet is not None:
+                record.vnode.kubelet.refer(record.pod)
 
     async def _ask(self, pod: objects.Pod, record: _Record) -> None:
         """Ask for the pod's tokens, and again when most of their life is over."""

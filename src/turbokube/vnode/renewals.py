@@ -60,7 +60,7 @@ class Renewals:
             vnode.queued = False
 
     async def _renew(self, vnode: Vnode, due: float) -> None:
-        if not vnode.joined:
+        if not vnode.joined or vnode.silent:
             return
         sent, now = time.monotonic(), time.time()
         body = objects.lease(self._spec, vnode.name, vnode.uid, vnode.lease_version, now)

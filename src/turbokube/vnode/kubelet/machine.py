@@ -36,6 +36,7 @@ STARTING = (
     Told("NodeAllocatableEnforced", "Updated Node Allocatable limit across pods"),
 )
 READY = Told("NodeReady", "Node {name} status is now: NodeReady")
+NOT_READY = Told("NodeNotReady", "Node {name} status is now: NodeNotReady")
 
 # What NodeRestriction keeps nodes from giving themselves, and a node at `lease` has
 _FORBIDDEN_LABELS = {
@@ -89,8 +90,8 @@ def forbidden_labels() -> bytes:
     return _json({"metadata": {"labels": _FORBIDDEN_LABELS}})
 
 
-def ready(now: float) -> bytes:
-    """The patch of a kubelet that has become ready, or sees that somebody has declared it lost."""
+def ready(now: float, up: bool = True) -> bytes:
+    """The patch of a kubelet that has become ready or not, or sees that somebody has declared it lost."""
     moment = rfc3339(now)
     conditions = [
         {
@@ -101,7 +102,7 @@ def ready(now: float) -> bytes:
             "status": value,
             "type": kind,
         }
-        for kind, value, reason, message in objects.CONDITIONS
+        for kind, value, reason, message in objects.conditions(up)
     ]
     order = [{"type": kind} for kind, *_ in objects.CONDITIONS]
     return _json({"status": {"$setElementOrder/conditions": order, "conditions": conditions}})

@@ -24,7 +24,7 @@ from .. import identity, objects
 from ..client import Client
 from ..clock import Agenda
 from ..crew import Crew
-from ..nodes import NODES, Nodes, Vnode
+from ..nodes import NODES, NOT_READY, Nodes, Vnode
 from ..spec import Spec
 from . import machine
 from .kubelet import ACCEPT, Kubelet
@@ -257,8 +257,10 @@ class Kubelets(Nodes):
             return
         if not changed:
             await vnode.kubelet.patch_status(objects.node_heartbeat(time.time()))
-        elif await vnode.kubelet.report_change(machine.ready(time.time())):
-            await self._tell(vnode, machine.READY)
+            return
+        up = self.faults.get(vnode.index) != NOT_READY
+        if await vnode.kubelet.report_change(machine.ready(time.time(), up)):
+            await self._tell(vnode, machine.READY if up else machine.NOT_READY)
 
     async def _tell_start(self, vnode: Vnode) -> None:
         for told in machine.STARTING:

@@ -56,7 +56,7 @@ def event(
 
 
 def name(pod: objects.Pod, what: str, now: float) -> str:
-    """client-go names Events by the clock; what they are about keeps those of one instant apart, a millisecond at most."""
+    """client-go names Events by the clock; what they are about keeps those of one instant apart."""
     return f"{pod.metadata.name[:230]}.{int(now * 1e9) + zlib.crc32(what.encode()) % 1_000_000:x}"
 
 
