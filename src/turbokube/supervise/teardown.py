@@ -13,6 +13,9 @@ ORDER = (
     "supervisord",
     "agent",
     "fleet",
+    "kwok",  # its engine's, which end with it
+    "kubemark",
+    "virtual-kubelet",
     "kube-scheduler",
     "kube-controller-manager",
     "kube-apiserver",
