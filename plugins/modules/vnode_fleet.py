@@ -85,6 +85,55 @@ options:
       - Or a distribution, C(uniform(least,most)), C(exponential(mean)) or C(lognormal(mu,sigma)).
     type: str
     default: "0"
+  ready_delay:
+    description: Seconds from a container's start until it is ready, or a distribution as in O(start_delay).
+    type: str
+    default: "0"
+  run_time:
+    description:
+      - Seconds that a container runs before it ends, or a distribution as in O(start_delay); empty for one that runs
+        until its pod is deleted.
+      - What follows is the pod's C(restartPolicy) to say. Jobs complete, and containers that are restarted wait as a
+        kubelet lets them, 10 seconds at first and twice as long each time up to 5 minutes.
+    type: str
+    default: ""
+  failure_rate:
+    description: The share, from V(0) to V(1), of containers' ends after their O(run_time) that are failures.
+    type: float
+    default: 0
+  seed:
+    description:
+      - What decides, with a pod's UID, all that is drawn, and which vnodes O(faults) befall.
+      - In a pod's template the annotations C(turbokube.io/start-delay), C(turbokube.io/ready-delay),
+        C(turbokube.io/run-time), C(turbokube.io/stop-delay) and C(turbokube.io/failure-rate) take the options' places.
+    type: int
+    default: 0
+  faults:
+    description: What befalls a share of the vnodes; O(engine=builtin) only.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      after:
+        description: Seconds since every vnode had joined and was Ready.
+        type: float
+        required: true
+      share:
+        description: Share of the vnodes, from V(0) to V(1).
+        type: float
+        required: true
+      action:
+        description:
+          - V(silence) is a machine that is cut off, neither renewing its lease nor reporting, nor ending pods.
+          - V(not_ready) is a node whose network plugin is not ready; it says so and starts no pods.
+          - V(disappear) is a machine that is gone; its Node is deleted, and made anew when it is back.
+        type: str
+        choices: [silence, not_ready, disappear]
+        required: true
+      duration:
+        description: Seconds that it lasts; V(0) is for good.
+        type: float
+        default: 0
   stop_delay:
     description:
       - Seconds that a deleted pod's containers take to end; V(0) is the time of containers that end on SIGTERM.
@@ -236,6 +285,17 @@ EXAMPLES = r"""
     fidelity: node
     join: csr
 
+- name: Let Jobs take half a minute and one container in twenty fail, and cut every tenth node off for two minutes
+  turbokube.scale.vnode_fleet:
+    kubeconfig: ~/.kube/config
+    state_dir: ~/.turbokube/trial
+    run: trial
+    count: 512
+    run_time: lognormal(3.3,0.4)
+    failure_rate: 0.05
+    faults:
+      - {after: 60, share: 0.1, action: silence, duration: 120}
+
 - name: Remove it
   turbokube.scale.vnode_fleet:
     kubeconfig: ~/.kube/config
@@ -301,6 +361,12 @@ _CAPACITY = {
     "memory": {"type": "str", "default": "64Gi"},
     "pods": {"type": "int", "default": 1024},
 }
+_FAULT = {
+    "after": {"type": "float", "required": True},
+    "share": {"type": "float", "required": True},
+    "action": {"type": "str", "choices": ["silence", "not_ready", "disappear"], "required": True},
+    "duration": {"type": "float", "default": 0},
+}
 _ARGUMENTS: dict[str, t.Any] = {
     **TARGET_ARGUMENTS,
     "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
@@ -314,6 +380,11 @@ _ARGUMENTS: dict[str, t.Any] = {
     "lease_duration": {"type": "int", "default": 40},
     "status_interval": {"type": "float", "default": 300},
     "start_delay": {"type": "str", "default": "0"},
+    "ready_delay": {"type": "str", "default": "0"},
+    "run_time": {"type": "str", "default": ""},
+    "failure_rate": {"type": "float", "default": 0},
+    "seed": {"type": "int", "default": 0},
+    "faults": {"type": "list", "elements": "dict", "default": [], "options": _FAULT},
     "stop_delay": {"type": "str", "default": "0"},
     "capacity": {"type": "dict", "default": {}, "options": _CAPACITY},
     "connections": {"type": "int", "default": 8},
@@ -335,7 +406,7 @@ _ARGUMENTS: dict[str, t.Any] = {
     "wait": {"type": "bool", "default": True},
     "timeout": {"type": "int", "default": 600},
 }
-_NOT_OF_THE_SPEC = {*TARGET_ARGUMENTS, "state", "state_dir", "capacity", "count", "wait", "timeout"}
+_NOT_OF_THE_SPEC = {*TARGET_ARGUMENTS, "state", "state_dir", "capacity", "count", "faults", "wait", "timeout"}
 
 
 def main() -> t.NoReturn:
@@ -351,11 +422,12 @@ def main() -> t.NoReturn:
 
 def _apply(module: AnsibleModule) -> dict[str, t.Any]:
     from turbokube.vnode import fleet
-    from turbokube.vnode.spec import Spec
+    from turbokube.vnode.spec import Fault, Spec
 
     wish = module.params
     spec = Spec(
         count=wish["count"] or 0,
+        faults=[Fault(**fault) for fault in wish["faults"]],
         **{name: wish[name] for name in _ARGUMENTS if name not in _NOT_OF_THE_SPEC},
         **wish["capacity"],
     )

@@ -141,8 +141,8 @@ def _engine_problems(profile: Profile) -> list[str]:
         ]
     options = {option: getattr(profile, name) for option, name in _OF_ENGINES.items()}
     wrong = {_OF_ENGINES[name]: value for name, (value, _) in limits.mismatches(profile.engine, options).items()}
-    if profile.engine in ("kubemark", "virtual_kubelet") and profile.start_delay_s:
-        wrong["start_delay_s"] = 0
+    if profile.engine in ("kubemark", "virtual_kubelet") and profile.start_delay != "0":
+        wrong["start_delay"] = "0"
     if not wrong:
         return []
     given = ", ".join(f"{PREFIX}{name} {getattr(profile, name)}" for name in wrong)

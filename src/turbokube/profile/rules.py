@@ -9,6 +9,9 @@ import math
 import re
 from typing import Any
 
+from turbokube.profile.distribution import ALLOWED as DURATION
+from turbokube.profile.distribution import parse
+
 # Kubernetes quantities, the suffixes that make sense for a pod or a node (apimachinery/pkg/api/resource).
 SUFFIXES = {"": 1.0, "m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 SUFFIXES |= {"Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30, "Ti": 2.0**40}
@@ -31,16 +34,24 @@ class Rule:
     like: str = ""
     quantity: bool = False
     subnet: bool = False
+    duration: bool = False
     empty: bool = False
 
     def allowed(self) -> str:
         """What the variable may be, in words."""
         if self.choices:
             return "one of " + ", ".join(self.choices) if len(self.choices) > 1 else self.choices[0]
-        words = {"bool": "true or false", "dict": "a dictionary of names and plain values", "str": "text"}
+        words = {
+            "bool": "true or false",
+            "dict": "a dictionary of names and plain values",
+            "list": "a list of dictionaries of names and plain values",
+            "str": "text",
+        }
         text = words.get(self.kind, "a whole number" if self.kind == "int" else "a number")
         if self.quantity:
             text = "a Kubernetes quantity such as 32Mi, 2 or 500m"
+        elif self.duration:
+            text = DURATION
         elif self.subnet:
             text = "an IPv4 network such as 10.128.0.0/9"
         elif self.pattern:
@@ -53,8 +64,8 @@ class Rule:
 def variable(default: Any, description: str, **limits: Any) -> Any:
     """A field of Profile with its rule."""
     metadata = {"default": default, "description": description, **limits}
-    if isinstance(default, dict):
-        return dataclasses.field(default_factory=lambda: dict(default), metadata=metadata)
+    if isinstance(default, dict | list):
+        return dataclasses.field(default_factory=default.copy, metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -98,6 +109,8 @@ def _check(rule: Rule, value: Any) -> None:
         raise ValueError
     if rule.quantity and quantity(value) <= 0:
         raise ValueError
+    if rule.duration:
+        parse(value)
     if rule.subnet and ipaddress.ip_network(value).version != 4:
         raise ValueError
 
@@ -138,4 +151,13 @@ def _dict(given: Any) -> dict[str, Any]:
     return {str(key): one for key, one in value.items()}
 
 
-CONVERTERS = {"int": _int, "float": _float, "bool": _bool, "str": _str, "dict": _dict}
+def _list(given: Any) -> list[dict[str, Any]]:
+    value = json.loads(given) if isinstance(given, str) else given
+    if not isinstance(value, list):
+        raise ValueError
+    if not all(isinstance(one, dict) for one in value):
+        raise ValueError
+    return [_dict(one) for one in value]
+
+
+CONVERTERS = {"int": _int, "float": _float, "bool": _bool, "str": _str, "dict": _dict, "list": _list}

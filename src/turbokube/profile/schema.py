@@ -36,6 +36,11 @@ NAME = {
 VERSION = {"pattern": r"[0-9]+\.[0-9]+\.[0-9]+([-+.][0-9A-Za-z.+-]+)?", "like": "a release such as 1.36.3"}
 
 
+# A fault's fields with their bounds, and what it may do (vnode/faults.py)
+FAULT = {"after": (0, 86400), "share": (0, 1), "action": (0, 0), "duration": (0, 86400)}
+ACTIONS = ("silence", "not_ready", "disappear")
+
+
 class ProfileError(Exception):
     """Settings that cannot be used. `problems`: a sentence each, naming the variable, the value and what is allowed."""
 
@@ -95,9 +100,16 @@ class Profile:
     automount_token: bool = variable(True, "Whether pods mount their ServiceAccount's token, as real ones do.")
     pod_memory: str = variable("32Mi", "Memory request of a pod; empty: none.", quantity=True, empty=True)
     pod_cpu: str = variable("", "CPU request of a pod; empty: none.", quantity=True, empty=True)
-    start_delay_s: float = variable(
-        0.0, "Seconds that a vnode lets pass from a pod bound to Running.", least=0, most=3600
+    start_delay: str = variable("0", "From a pod bound to a vnode until it runs.", duration=True)
+    ready_delay: str = variable("0", "From a container's start until it is ready.", duration=True)
+    run_time: str = variable("", "How long containers run; empty: until the pod is deleted.", duration=True, empty=True)
+    stop_delay: str = variable(
+        "0", "What containers of a deleted pod take to end, within its grace period.", duration=True
     )
+    failure_rate: float = variable(
+        0.0, "Share of containers' ends, after turbokube_run_time, that are failures.", least=0, most=1
+    )
+    seed: int = variable(0, "What decides all that is drawn on vnodes.", least=0, most=4294967295)
     deadline_s: int = variable(1800, "Seconds until a load phase is given up.", least=1, most=604800)
 
     # The fleet
@@ -135,6 +147,11 @@ class Profile:
     )
     pod_cpu_usage: str = variable("0", "CPU that a kubelet's metrics show of a pod: a quantity or a distribution.")
     pod_memory_usage: str = variable("", "Memory that they show of it; empty: half of its request.")
+    faults: list[dict[str, Any]] = variable(
+        [],
+        "What befalls vnodes: {after: s since the fleet was complete, share: 0-1, action: silence, not_ready or "
+        "disappear, duration: s, 0 for good}.",
+    )
     vnode_cpu: str = variable("32", "CPU capacity of a vnode.", quantity=True)
     vnode_memory: str = variable("64Gi", "Memory capacity of a vnode.", quantity=True)
     vnode_images: int = variable(50, "Images that a Node lists, above fidelity lease.", least=0, most=500)
@@ -237,7 +254,12 @@ def validate(settings: dict[str, Any]) -> Profile:
             values[name] = one.default
     profile = Profile(**{name.removeprefix(PREFIX): value for name, value in values.items()})
     if not problems:  # a default in the place of a bad value would make the sentences below wrong
-        problems = [*_port_problems(profile), *_lease_problems(profile), *_capacity_problems(profile)]
+        problems = [
+            *_fault_problems(profile),
+            *_port_problems(profile),
+            *_lease_problems(profile),
+            *_capacity_problems(profile),
+        ]
         if not profile.kubeconfig:
             problems += _address_problems(profile)
     if problems:
@@ -264,6 +286,21 @@ def _unknown(name: str, known: dict[str, Rule]) -> str:
     near = difflib.get_close_matches(name.removeprefix(PREFIX), bare, n=1, cutoff=0.6)
     hint = f"did you mean {PREFIX}{near[0]}?" if near else "docs/variables.md lists those that are."
     return f"{name} is not a variable of TurboKube; {hint}"
+
+
+def _fault_problems(profile: Profile) -> list[str]:
+    problems = []
+    for fault in profile.faults:
+        wrong = [f"{name} is none of {', '.join(FAULT)}" for name in fault if name not in FAULT]
+        for name, (least, most) in FAULT.items():
+            value = fault.get(name, 0 if name == "duration" else None)
+            if name == "action":
+                if value not in ACTIONS:
+                    wrong.append(f"action must be one of {', '.join(ACTIONS)}")
+            elif isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
+                wrong.append(f"{name} must be a number from {least} to {most}")
+        problems += [f"turbokube_faults has {fault}, but {one}" for one in wrong]
+    return problems
 
 
 def _port_problems(profile: Profile) -> list[str]:

@@ -216,3 +216,40 @@ def test_pods_that_do_not_fit_a_vnode_are_refused() -> None:
 def test_settings_go_there_and_back() -> None:
     profile = validate({"turbokube_namespaces": 3, "turbokube_etcd_env": {"GOGC": "200"}})
     assert validate(profile.settings()) == profile
+
+
+FAULT = {"after": 60, "share": 0.1, "action": "silence", "duration": 120}
+
+
+def test_durations_and_faults_are_taken_from_the_inventory_and_from_the_command_line() -> None:
+    profile = validate(
+        {
+            "turbokube_start_delay": 2.5,
+            "turbokube_run_time": "lognormal(3.3, 0.4)",
+            "turbokube_faults": '[{"after": 60, "share": 0.1, "action": "silence", "duration": 120}]',
+        }
+    )
+    assert (profile.start_delay, profile.run_time, profile.faults) == ("2.5", "lognormal(3.3, 0.4)", [FAULT])
+    assert validate({}).faults == []
+
+
+@pytest.mark.parametrize(
+    ("fault", "why"),
+    [
+        ({**FAULT, "share": 2}, "share must be a number from 0 to 1"),
+        ({**FAULT, "action": "burn"}, "action must be one of silence, not_ready, disappear"),
+        ({"share": 0.1, "action": "silence"}, "after must be a number from 0 to 86400"),
+        ({**FAULT, "lasts": 3}, "lasts is none of after, share, action, duration"),
+    ],
+)
+def test_a_fault_that_cannot_be_had_is_named(fault: dict[str, object], why: str) -> None:
+    (sentence,) = problems(faults=[fault])
+    assert sentence == f"turbokube_faults has {fault}, but {why}"
+
+
+def test_what_is_no_duration_and_no_list_is_refused_with_what_is_allowed() -> None:
+    (sentence,) = problems(run_time="long")
+    assert sentence.startswith("turbokube_run_time is long, but it must be seconds from 0 to 86400, or")
+    assert sentence.endswith("or empty")
+    (sentence,) = problems(faults={"after": 1})
+    assert sentence.endswith("but it must be a list of dictionaries of names and plain values")

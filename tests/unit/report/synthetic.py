@@ -109,7 +109,7 @@ class Maker:
             "profile": {
                 "turbokube_namespaces": shape.namespaces, "turbokube_replicas": 8, "turbokube_concurrency": 4,
                 "turbokube_lease_interval_s": 10, "turbokube_vnodes_per_namespace": 8, "turbokube_rate": 0,
-                "turbokube_client_qps": 16000, "turbokube_start_delay_s": 0.0, "turbokube_profile": "quickstart",
+                "turbokube_client_qps": 16000, "turbokube_start_delay": "0", "turbokube_profile": "quickstart",
                 "turbokube_apiserver_args": {"v": "2"},
             },
             "target": {
