@@ -40,6 +40,7 @@ from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 NAMES = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubeadm", "kubectl", "etcd", "etcdctl", "kine")
+ENGINES = ("kwok", "kubemark")  # of other makers; only slow tests need them
 
 
 class PlaybookFailed(Exception):
@@ -71,7 +72,7 @@ def binaries() -> dict[str, str]:
         home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "turbokube"
         machine = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
         places = sorted((Path(os.environ.get("TURBOKUBE_CACHE") or home) / "bin" / f"linux-{machine}").glob("*-*"))
-    return {name: str(place / name) for place in places for name in NAMES if (place / name).exists()}
+    return {name: str(place / name) for place in places for name in (*NAMES, *ENGINES) if (place / name).exists()}
 
 
 @contextlib.contextmanager

@@ -26,6 +26,7 @@ from .children import Children
 from .members import JITTER, Member, Members
 
 _TIMEOUT = 30.0  # seconds, client-go's usual
+CA, IDENTITY = "ca.crt", "identity.pem"  # in the engine's folder: whom to trust, and who the fleet is
 _BEAT = 0.25  # seconds between two looks at how late the event loop is
 log = logging.getLogger(__name__)
 
@@ -98,6 +99,7 @@ class Foreman:
             group.create_task(self.members.run())
             group.create_task(self._beat())
             await self.members.synced.wait()
+            self._keep_identity()
             await self._engine.adopt()
             group.create_task(self.children.watch())
             self.begun = True
@@ -152,34 +154,35 @@ class Foreman:
 
     def kubeconfig(self, path: Path, number: int, pem: str | None = None) -> Path:
         """Write a kubeconfig, 0600, of the fleet's identity or of the one in file `pem`; server `number` of them."""
-        own = {"client-certificate": pem, "client-key": pem} if pem else self._own_identity()
+        own = pem or str(self.folder / IDENTITY)
+        user = {"client-certificate": own, "client-key": own}
+        if pem is None and self.credential.token:
+            user = {"token": self.credential.token}
         cluster: dict[str, Any] = {"server": self.servers[number % len(self.servers)]}
         if self.credential.ca:
-            (ca := self.folder / "ca.crt").write_text(self.credential.ca)
-            cluster["certificate-authority"] = str(ca)
+            cluster["certificate-authority"] = str(self.folder / CA)
         elif not self.credential.verify:
             cluster["insecure-skip-tls-verify"] = True
         config = {
             "apiVersion": "v1",
             "kind": "Config",
             "clusters": [{"name": "target", "cluster": cluster}],
-            "users": [{"name": "fleet", "user": own}],
+            "users": [{"name": "fleet", "user": user}],
             "contexts": [{"name": "fleet", "context": {"cluster": "target", "user": "fleet"}}],
             "current-context": "fleet",
         }
         write(path, msgspec.json.encode(config))
         return path
 
+    def _keep_identity(self) -> None:
+        """What kubeconfigs refer to, before the first process reads it."""
+        write(self.folder / CA, (self.credential.ca or "").encode())
+        if self.credential.certificate:
+            write(self.folder / IDENTITY, f"{self.credential.certificate}\n{self.credential.key}\n".encode())
+
     def pem(self, name: str) -> str:
         """The file with the certificate and key of a vnode or of all kube-proxies; who started this made them."""
         return str(self.state / "fleet" / "pki" / f"{name}.pem")
-
-    def _own_identity(self) -> dict[str, str]:
-        if self.credential.token:
-            return {"token": self.credential.token}
-        pem = self.folder / "identity.pem"
-        write(pem, f"{self.credential.certificate}\n{self.credential.key}\n".encode())
-        return {"client-certificate": str(pem), "client-key": str(pem)}
 
     def node(self, member: Member) -> dict[str, Any]:
         """Its Node as engine builtin would register it."""

@@ -11,7 +11,7 @@ import msgspec
 
 from ..api.transport import MERGE_PATCH
 from ..vnode.nodes import NODES
-from .foreman import Foreman, write
+from .foreman import CA, IDENTITY, Foreman, write
 from .members import Member
 
 _COMING = 60.0  # seconds for one to register, while which no more are started than there are connections
@@ -83,9 +83,9 @@ class VirtualKubelet:
             "VKUBELET_POD_IP": self._foreman.spec.address(member.index),
             # its port, which it opens on every address: TLS, for who the API server knows
             "KUBELET_PORT": "0",
-            "APISERVER_CERT_LOCATION": str(folder / "identity.pem"),
-            "APISERVER_KEY_LOCATION": str(folder / "identity.pem"),
-            "APISERVER_CA_CERT_LOCATION": str(folder / "ca.crt"),
+            "APISERVER_CERT_LOCATION": str(folder / IDENTITY),
+            "APISERVER_KEY_LOCATION": str(folder / IDENTITY),
+            "APISERVER_CA_CERT_LOCATION": str(folder / CA),
         }
 
 

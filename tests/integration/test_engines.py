@@ -1,0 +1,261 @@
+"""Engines of others on a real control plane: each joins, carries pods, renews, shrinks and leaves nothing behind.
+
+KWOK and kubemark come from the cache that `make test-all` fills, virtual-kubelet from TURBOKUBE_VIRTUAL_KUBELET, a path.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from tests.integration.control_plane import ControlPlane, binaries
+from turbokube.api.target import load_target
+from turbokube.daemon import process
+from turbokube.vnode import fleet
+from turbokube.vnode.spec import Spec, SpecError
+
+COUNT, PODS = 20, 40
+SPEC = Spec(run="engines", count=COUNT, placement="cluster", pods=110, connections=4)
+ENGINES: dict[str, dict[str, Any]] = {
+    "kwok": {},
+    "kubemark": {"fidelity": "kubelet", "cpu": "1", "memory": "3840Mi"},
+    "virtual_kubelet": {"status_interval": 60.0},
+}
+# kubemark's recorder is a fake one ("With real recorder we attempt to read /dev/kmsg"), and the mock provider has none
+TELL_OF_STARTS = ("kwok",)
+SAY_READY_TO_START = ("kwok", "kubemark")
+BAND = (0.97, 1.03)  # renewals seen over renewals due; what is due says the engine, with its jitter
+
+pytestmark = pytest.mark.slow
+
+
+def binary(engine: str) -> str:
+    """The path of an engine's binary; skips where it cannot be had."""
+    if engine == "virtual_kubelet":
+        path = os.environ.get("TURBOKUBE_VIRTUAL_KUBELET", "")
+        if not path:
+            pytest.skip("no pinned module of virtual-kubelet is held: TURBOKUBE_VIRTUAL_KUBELET names its binary")
+        return path
+    found = binaries().get(engine)
+    if found is None:
+        pytest.fail(f"no {engine}: `python tests/stages.py engines` builds it")
+    return found
+
+
+class Fleet:
+    """What the tests do to a fleet, and see of it as the admin."""
+
+    def __init__(self, plane: ControlPlane, engine: str) -> None:
+        self.plane = plane
+        self.engine = engine
+        self.target = load_target(plane.target)
+        self.spec = msgspec.structs.replace(SPEC, engine=engine, binary=binary(engine), **ENGINES[engine])
+
+    def present(self, **changes: Any) -> fleet.Result:
+        spec = msgspec.structs.replace(self.spec, **changes)
+        return fleet.present(lambda: self.target, self.plane.state, spec, timeout=240)
+
+    def absent(self) -> fleet.Result:
+        return fleet.absent(self.target, self.plane.state, self.spec, timeout=120)
+
+    def items(self, *arguments: str) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = json.loads(self.plane.kubectl("get", *arguments, "-o", "json"))["items"]
+        return found
+
+    def ready(self) -> set[str]:
+        return {
+            node["metadata"]["name"]
+            for node in self.items("nodes")
+            if any(c["type"] == "Ready" and c["status"] == "True" for c in node["status"].get("conditions", []))
+        }
+
+    def running(self) -> list[dict[str, Any]]:
+        return [pod for pod in self.items("pods", "-l", "app=load") if pod["status"]["phase"] == "Running"]
+
+    def metric(self, name: str) -> float:
+        with urllib.request.urlopen(fleet.info(self.plane.state)["metrics_url"]) as answer:
+            text = answer.read().decode()
+        return float(re.search(rf"^{re.escape(name)} (\S+)$", text, re.MULTILINE)[1])  # type: ignore[index]
+
+    def processes(self) -> list[process.Process]:
+        """The engine's, without the daemon."""
+        prefix = self.engine.replace("_", "-")
+        return [one for one in process.marked(self.plane.state) if one.name.startswith(f"{prefix}-")]
+
+
+def wait_for(done: Callable[[], bool], seconds: float = 60.0) -> None:
+    end = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < end, "not in time"
+        time.sleep(0.5)
+
+
+@pytest.fixture(scope="module", params=sorted(ENGINES))
+def vnodes(plane: ControlPlane, request: pytest.FixtureRequest) -> Iterator[Fleet]:
+    it = Fleet(plane, request.param)
+    it.present()
+    try:
+        yield it
+    finally:
+        it.absent()
+
+
+def deployment(annotations: dict[str, str] | None = None) -> dict[str, Any]:
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "load", "namespace": "default"},
+        "spec": {
+            "replicas": PODS,
+            "selector": {"matchLabels": {"app": "load"}},
+            "template": {
+                "metadata": {"labels": {"app": "load"}, "annotations": annotations or {}},
+                "spec": {
+                    "nodeSelector": {"turbokube.io/run": SPEC.run},
+                    "tolerations": [{"key": "turbokube.io/vnode", "operator": "Exists"}],
+                    "containers": [{"name": "c", "image": "pause", "resources": {"requests": {"memory": "32Mi"}}}],
+                },
+            },
+        },
+    }
+
+
+@pytest.fixture(scope="module")
+def load(vnodes: Fleet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[dict[str, Any]]]:
+    """The pods of a Deployment that runs."""
+    file: Path = tmp_path_factory.mktemp("load") / "deployment.json"
+    file.write_text(json.dumps(deployment()))
+    vnodes.plane.kubectl("apply", "-f", str(file))
+    wait_for(lambda: len(vnodes.running()) == PODS, 120)
+    yield vnodes.running()
+    vnodes.plane.kubectl("delete", "-f", str(file))
+    wait_for(lambda: not vnodes.items("pods", "-l", "app=load"), 120)
+
+
+def test_vnodes_are_ready_labelled_tainted_and_renew_their_leases(vnodes: Fleet) -> None:
+    assert vnodes.ready() == {SPEC.name(index) for index in range(COUNT)}
+    for node in vnodes.items("nodes"):
+        assert node["metadata"]["labels"]["turbokube.io/run"] == SPEC.run
+        assert "node.kubernetes.io/exclude-from-external-load-balancers" in node["metadata"]["labels"]
+        assert {taint["key"] for taint in node["spec"]["taints"]} == {"turbokube.io/vnode"}
+    leases = {lease["metadata"]["name"]: lease for lease in vnodes.items("leases", "-n", "kube-node-lease")}
+    assert leases.keys() == vnodes.ready()
+    assert all(lease["spec"]["leaseDurationSeconds"] == SPEC.lease_duration for lease in leases.values())
+    wait_for(lambda: vnodes.metric("turbokube_fleet_lease_renewals_total") > COUNT)
+    before, began = vnodes.metric("turbokube_fleet_lease_renewals_total"), time.monotonic()
+    time.sleep(60.0)
+    made, seconds = vnodes.metric("turbokube_fleet_lease_renewals_total") - before, time.monotonic() - began
+    due = COUNT * seconds / vnodes.metric("turbokube_fleet_lease_interval_seconds")
+    edge = COUNT / 2 / due  # of a fleet so small that renewals come in clumps: those at the window's two ends
+    assert BAND[0] - edge <= made / due <= BAND[1] + edge
+    assert vnodes.metric("turbokube_fleet_lease_oldest_renewal_seconds") < SPEC.lease_interval * 1.04 + 2
+
+
+def test_pods_run_and_tell_what_measuring_tools_look_for(vnodes: Fleet, load: list[dict[str, Any]]) -> None:
+    assert len(load) == PODS
+    for pod in load:
+        true = {c["type"] for c in pod["status"]["conditions"] if c["status"] == "True"}
+        assert {"Ready", "Initialized"} <= true
+        if vnodes.engine in SAY_READY_TO_START:
+            assert "PodReadyToStartContainers" in true
+        assert all(c["ready"] and "running" in c["state"] for c in pod["status"]["containerStatuses"])
+    if vnodes.engine in TELL_OF_STARTS:
+        uids = {pod["metadata"]["uid"] for pod in load}
+        events = vnodes.items("events", "--field-selector", "reason=Started")
+        assert uids <= {event["involvedObject"]["uid"] for event in events}
+    wait_for(lambda: fleet.info(vnodes.plane.state)["pods"]["Running"] == PODS)
+
+
+def test_present_changes_nothing_the_second_time(vnodes: Fleet) -> None:
+    assert not vnodes.present().changed
+
+
+def test_fleet_shrinks_and_grows(vnodes: Fleet) -> None:
+    vnodes.present(count=10)
+    assert vnodes.ready() == {SPEC.name(index) for index in range(10)}
+    assert len(vnodes.items("leases", "-n", "kube-node-lease")) == 10
+    vnodes.present(count=COUNT)
+    assert len(vnodes.ready()) == COUNT
+
+
+def test_processes_end_with_the_daemon_and_the_next_takes_over(vnodes: Fleet) -> None:
+    nodes = {node["metadata"]["name"]: node["metadata"]["uid"] for node in vnodes.items("nodes")}
+    daemon = process.find(vnodes.plane.state, "fleet")
+    assert daemon is not None
+    assert vnodes.processes()
+    daemon.signal(signal.SIGKILL)
+    wait_for(lambda: not vnodes.processes(), 10)
+    assert vnodes.present().changed
+    assert {node["metadata"]["name"]: node["metadata"]["uid"] for node in vnodes.items("nodes")} == nodes
+    before = vnodes.metric("turbokube_fleet_lease_renewals_total")
+    wait_for(lambda: vnodes.metric("turbokube_fleet_lease_renewals_total") >= before + COUNT, 30)
+
+
+def test_a_process_that_ends_is_started_again(vnodes: Fleet) -> None:
+    time.sleep(11)  # one that ends sooner ends the daemon
+    victim = vnodes.processes()[0]
+    victim.signal(signal.SIGKILL)
+    wait_for(lambda: fleet.info(vnodes.plane.state)["process_restarts"] == 1, 20)
+    wait_for(lambda: victim.name in {one.name for one in vnodes.processes()}, 20)
+
+
+def test_nothing_is_left(vnodes: Fleet) -> None:
+    assert vnodes.absent().changed
+    assert not vnodes.items("nodes")
+    assert not vnodes.items("leases", "-n", "kube-node-lease")
+    assert not vnodes.processes()
+    assert not vnodes.absent().changed
+    vnodes.present()  # who ends the pods that fixture `load` deletes
+
+
+@pytest.mark.parametrize("delay", ["2", "uniform(1,3)", "exponential(1)", "lognormal(0.5,0.2)"])
+def test_kwok_starts_pods_when_it_is_told_to(plane: ControlPlane, tmp_path: Path, delay: str) -> None:
+    it = Fleet(plane, "kwok")
+    it.present()
+    try:
+        file = tmp_path / "deployment.json"
+        file.write_text(json.dumps(deployment({"turbokube.io/start-delay": delay})))
+        plane.kubectl("apply", "-f", str(file))
+        wait_for(lambda: len(it.running()) == PODS)
+        took = [_seconds(pod["status"]["startTime"]) - _bound(pod) for pod in it.running()]
+        assert 0.5 <= sum(took) / PODS <= 3.0  # whole seconds at both ends
+        plane.kubectl("delete", "-f", str(file))
+        wait_for(lambda: not it.items("pods", "-l", "app=load"))
+    finally:
+        it.absent()
+
+
+def test_an_engine_that_does_not_live_says_why(plane: ControlPlane, tmp_path: Path) -> None:
+    broken = tmp_path / "kwok"
+    broken.write_text("#!/bin/sh\necho this kwok is broken >&2\nexit 3\n")
+    broken.chmod(0o755)
+    spec = msgspec.structs.replace(SPEC, engine="kwok", binary=str(broken), count=2)
+    target = load_target(plane.target)
+    with pytest.raises(fleet.FleetError, match=r"(?s)kwok-0 ended with code 3 after .*this kwok is broken"):
+        fleet.present(lambda: target, plane.state, spec, timeout=60)
+    fleet.absent(target, plane.state, spec)
+
+
+def test_what_an_engine_cannot_do_is_refused(plane: ControlPlane) -> None:
+    spec = msgspec.structs.replace(SPEC, engine="kwok", binary=binary("kwok"), fidelity="node")
+    with pytest.raises(SpecError, match="fidelity 'node' \\(allowed is lease\\)"):
+        fleet.present(lambda: load_target(plane.target), plane.state, spec)
+
+
+def _seconds(text: str) -> float:
+    return time.mktime(time.strptime(text, "%Y-%m-%dT%H:%M:%SZ"))
+
+
+def _bound(pod: dict[str, Any]) -> float:
+    (scheduled,) = (c for c in pod["status"]["conditions"] if c["type"] == "PodScheduled")
+    return _seconds(scheduled["lastTransitionTime"])
