@@ -14,10 +14,12 @@ import socket
 import ssl
 import subprocess
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from tests.integration.control_plane import ControlPlane, binaries
@@ -52,14 +54,15 @@ DEPLOYMENT = {
 class Served:
     """A fleet whose vnodes serve, and pods on it."""
 
-    def __init__(self, plane: ControlPlane, state: Path) -> None:
+    def __init__(self, plane: ControlPlane, state: Path, **changes: Any) -> None:
         self.plane = plane
         self.state = state
         self.target = load_target(plane.target)
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
-        self.spec = Spec(run="servertest", name_prefix="served-", count=2, connections=4, serve=True, serve_port=port)
+        spec = Spec(run="servertest", name_prefix="served-", count=2, connections=4, serve=True, serve_port=port)
+        self.spec = msgspec.structs.replace(spec, **changes)
 
     def present(self) -> fleet.Result:
         return fleet.present(lambda: self.target, self.state, self.spec, timeout=120)
@@ -233,19 +236,39 @@ def test_a_taken_port_is_refused_before_anything_is_started(served, tmp_path):
     assert not list(tmp_path.glob("log/*"))
 
 
+def test_at_fidelity_kubelet_each_vnode_asks_for_itself(served):
+    own = Served(served.plane, served.plane.state, run="ownserver", name_prefix="own-", fidelity="kubelet")
+    try:
+        url = own.present().metrics_url
+        token = own.token(READER)
+        for index in (0, 0, 1):
+            assert own.get(index, "/metrics/resource", token=token)[0] == 200
+        assert json.loads(own.get(0, "/pods", certificate="apiserver-kubelet-client")[1])["kind"] == "PodList"
+        with urllib.request.urlopen(url) as answer:
+            counted = dict(
+                re.findall(r'requests_total{verb="create",resource="(\w+)",code="201"} (\d+)', answer.read().decode())
+            )
+        assert (counted["tokenreviews"], counted["subjectaccessreviews"]) == ("2", "3")
+    finally:
+        fleet.absent(own.target, own.state, own.spec, timeout=120)
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not METRICS_SERVER, reason="TURBOKUBE_METRICS_SERVER names no metrics-server")
 def test_kubectl_top_by_metrics_server(served):
-    with _metrics_server(served):
-        found = until(lambda: served.kubectl("top", "pods", "--no-headers").stdout, 90)
-        assert {tuple(line.split()[1:]) for line in found.splitlines()} == {("200m", "100Mi")}
-        nodes = until(lambda: served.kubectl("top", "nodes", "--no-headers").stdout, 60)
-        assert {line.split()[0] for line in nodes.splitlines()} == {served.spec.name(index) for index in (0, 1)}
+    with _metrics_server(served) as log:
+        try:
+            pods = until(lambda: served.kubectl("top", "pods", "--no-headers").stdout, 90)
+            nodes = until(lambda: served.kubectl("top", "nodes", "--no-headers").stdout, 60)
+        except AssertionError:
+            pytest.fail(f"{served.kubectl('top', 'pods').stderr}\n{log.read_text()}")
+    assert {tuple(line.split()[1:]) for line in pods.splitlines()} == {("200m", "100Mi")}
+    assert {line.split()[0] for line in nodes.splitlines()} == {served.spec.name(index) for index in (0, 1)}
 
 
 @contextlib.contextmanager
-def _metrics_server(served: Served) -> Iterator[None]:
-    """metrics-server on loopback, as admin, behind the aggregator."""
+def _metrics_server(served: Served) -> Iterator[Path]:
+    """metrics-server on loopback, as admin, behind the aggregator; its log."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -284,12 +307,13 @@ def _metrics_server(served: Served) -> Iterator[None]:
         "kubelet-preferred-address-types": "InternalIP",
         "metric-resolution": "10s",
     }
-    with open(served.state / "metrics-server.log", "w") as log:
+    log = served.state / "metrics-server.log"
+    with open(log, "w") as file:
         process = subprocess.Popen(
-            [METRICS_SERVER, *(f"--{name}={value}" for name, value in flags.items())], stdout=log, stderr=log
+            [METRICS_SERVER, *(f"--{name}={value}" for name, value in flags.items())], stdout=file, stderr=file
         )
     try:
-        yield
+        yield log
     finally:
         process.terminate()
         process.wait(20)

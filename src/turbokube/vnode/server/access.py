@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 class User(msgspec.Struct, frozen=True, gc=False):
     """Who asks, as authentication.k8s.io/v1 UserInfo."""
 
-    username: str
+    username: str = ""
     uid: str = ""
     groups: tuple[str, ...] = ()
     extra: dict[str, list[str]] = {}
@@ -104,7 +104,7 @@ class Access:
         async def ask() -> tuple[User | None, float]:
             body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": {"token": token}}
             status = (await _review(vnode, "tokenreviews", _TOKEN_REVIEWS, body, _TokenReview)).status
-            if status.authenticated and status.user:
+            if status.authenticated and status.user and status.user.username:
                 return status.user, _AUTHENTICATED
             return None, 0.0 if status.error else _AUTHENTICATED
 

@@ -44,7 +44,7 @@ def reviewer(method: str, path: str, body: bytes) -> Response:
     if path.endswith("/tokenreviews"):
         token = json.loads(body)["spec"]["token"]
         if token == BAD:
-            return Response(201, b'{"status":{"error":"invalid bearer token"}}')
+            return Response(201, b'{"status":{"user":{},"error":"invalid bearer token"}}')
         user = {"username": f"system:serviceaccount:ns:{token}", "groups": ["system:authenticated"]}
         return Response(201, json.dumps({"status": {"authenticated": True, "user": user}}).encode())
     if path.endswith("/subjectaccessreviews"):
