@@ -305,7 +305,7 @@ def _metrics_server(served: Served) -> Iterator[Path]:
         "kubelet-insecure-tls": "true",
         "kubelet-use-node-status-port": "true",
         "kubelet-preferred-address-types": "InternalIP",
-        "metric-resolution": "10s",
+        "metric-resolution": "15s",
     }
     log = served.state / "metrics-server.log"
     with open(log, "w") as file:
