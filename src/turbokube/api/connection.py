@@ -43,7 +43,7 @@ _READ_IDLE, _PING_TIMEOUT = 30.0, 15.0
 _STATUS_200 = b"\x88"  # nearly every answer begins so
 _CLOSED = "connection closed by the server"
 
-_head = struct.Struct(">HBBBI").unpack_from  # of a frame: length (high, low), type, flags, stream
+_head = struct.Struct(">HBBBI")  # of a frame: length (high, low), type, flags, stream
 _setting = struct.Struct(">HI")
 
 # One for all connections: between two callbacks of the loop nothing is left in it
@@ -279,9 +279,12 @@ class Connection:
         """One TLS record; the loop calls again when there is more, since nothing is read ahead."""
         assert self._tls is not None
         kept = len(self._rest)
-        _BUFFER[:kept] = self._rest
         try:
-            count = self._tls.recv_into(_BUFFER[kept:])
+            if kept:
+                _BUFFER[:kept] = self._rest
+                count = self._tls.recv_into(_BUFFER[kept:])
+            else:
+                count = self._tls.recv_into(_BUFFER)
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
             return
         except OSError as error:
@@ -302,7 +305,7 @@ class Connection:
     def _feed(self, end: int) -> None:
         at = 0
         while end - at >= 9:
-            high, low, kind, flags, number = _head(_BUFFER, at)
+            high, low, kind, flags, number = _head.unpack_from(_BUFFER, at)
             length = high << 8 | low
             if length > _FRAME:
                 self.lose("a frame larger than allowed")
@@ -313,7 +316,7 @@ class Connection:
             self._receive(kind, flags, number & _MAX_ID, bytes(_BUFFER[start:at]))
             if self._tls is None:  # whoever heard of it closed us
                 return
-        self._rest = bytes(_BUFFER[at:end])
+        self._rest = bytes(_BUFFER[at:end]) if at < end else b""
 
     # frames
 
@@ -461,7 +464,8 @@ def _unpadded(payload: bytes) -> bytes:
 
 
 def _frame(kind: int, flags: int, number: int, payload: bytes | memoryview) -> bytes:
-    return len(payload).to_bytes(3, "big") + bytes((kind, flags)) + number.to_bytes(4, "big") + payload
+    size = len(payload)
+    return _head.pack(size >> 8, size & 0xFF, kind, flags, number) + payload
 
 
 def _body(flags: int, number: int, body: bytes | memoryview) -> bytes:

@@ -330,7 +330,7 @@ class _Headers:
         """A request's headers; those of a body where its `length` is not 0."""
         ready = self._ready.get((method, accept, content_type)) or self._make(method, accept, content_type)
         block = ready[0] + hpack.string(path.encode()) + ready[1]
-        return block + hpack.field(b"content-length", b"%d" % length) if length else block
+        return block + _content_length(length) if length else block
 
     def _make(self, method: str, accept: str, content_type: str) -> tuple[bytes, bytes]:
         before = self._begin + hpack.field(b":method", method.encode()) + _PATH
@@ -339,6 +339,11 @@ class _Headers:
             after += hpack.field(b"content-type", content_type.encode())
         self._ready[method, accept, content_type] = before, after + self._agent + self._end
         return self._ready[method, accept, content_type]
+
+
+@functools.lru_cache(maxsize=1024)  # leases and heartbeats are of few lengths
+def _content_length(length: int) -> bytes:
+    return hpack.field(b"content-length", b"%d" % length)
 
 
 _headers = functools.lru_cache(maxsize=64)(_Headers)

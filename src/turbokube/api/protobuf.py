@@ -14,6 +14,9 @@ MAGIC = b"k8s\0"
 VARINT, BYTES = 0, 2  # wire types, beside 1 (eight bytes) and 5 (four)
 
 
+_SMALL = [bytes((value,)) for value in range(0x80)]
+
+
 class ProtobufError(ValueError):
     """Bytes that are no message."""
 
@@ -31,9 +34,9 @@ class Status(msgspec.Struct):
 
 def varint(value: int) -> bytes:
     """A number; a negative one as 64 bits of two's complement."""
+    if 0 <= value < 0x80:
+        return _SMALL[value]
     value &= 0xFFFFFFFFFFFFFFFF
-    if value < 0x80:
-        return bytes((value,))
     out = bytearray()
     while value >= 0x80:
         out.append(value & 0x7F | 0x80)
