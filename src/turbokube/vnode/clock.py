@@ -32,7 +32,7 @@ def rfc3339_micro(moment: float) -> str:
     return f"{_whole_second(int(moment))}.{int(moment % 1 * 1e6):06d}Z"
 
 
-def unix_time(text: str) -> float:
+def unix_time(text: str | None) -> float:
     """The inverse of both, in UNIX seconds; 0 for no time at all."""
     return datetime.fromisoformat(text).timestamp() if text else 0.0
 

@@ -157,7 +157,7 @@ class Projection(_Part, rename="camel", gc=False):
 
 
 class ProjectedVolume(_Part, gc=False):
-    sources: list[Projection] = []
+    sources: list[Projection] | None = None
 
 
 class SecretVolume(_Part, rename="camel", gc=False):
@@ -184,7 +184,7 @@ class PodSpec(_Part, rename="camel", gc=False):
 class PodCondition(_Part, rename="camel", gc=False):
     type: str
     status: str
-    last_transition_time: str = ""
+    last_transition_time: str | None = None  # null where it was never set, as with the times below
 
 
 class Waiting(_Part, gc=False):
@@ -192,13 +192,13 @@ class Waiting(_Part, gc=False):
 
 
 class Running(_Part, rename="camel", gc=False):
-    started_at: str = ""
+    started_at: str | None = None
 
 
 class Terminated(_Part, rename="camel", gc=False):
     exit_code: int = 0
-    started_at: str = ""
-    finished_at: str = ""
+    started_at: str | None = None
+    finished_at: str | None = None
 
 
 class ContainerState(_Part, gc=False):
@@ -366,7 +366,7 @@ def references(pod: Pod) -> Iterator[tuple[str, str]]:
             yield "configmaps", volume.config_map.name
         if volume.secret:
             yield "secrets", volume.secret.secret_name
-        for source in volume.projected.sources if volume.projected else ():
+        for source in (volume.projected and volume.projected.sources) or ():
             if source.config_map:
                 yield "configmaps", source.config_map.name
             if source.secret:

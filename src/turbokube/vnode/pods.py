@@ -136,6 +136,10 @@ class Pods:
         if self.on_seen is not None:
             self.on_seen(pod, record.vnode)
 
+    def left(self, name: str) -> None:
+        """A vnode with a list of its own is no more, and nobody tells what becomes of its pods."""
+        self._forget(self._on.pop(name, set()))
+
     def hold(self, name: str, *, starts: bool = False) -> None:
         """A vnode does nothing with its pods from now on; with `starts`, nothing but to end them."""
         self._held.setdefault(name, _Hold(starts))
@@ -529,8 +533,8 @@ class Pods:
                 continue
             self._phases[record.phase] -= 1
             self._refused.pop(uid, None)
-            if self._full:
-                self._on[record.vnode.name].discard(uid)
+            if self._full and (here := self._on.get(record.vnode.name)) is not None:
+                here.discard(uid)
             if self.on_gone is not None:
                 self.on_gone(uid)
             self._rest(record)
@@ -546,5 +550,5 @@ def _events(namespace: str) -> str:
 
 def _bound(pod: objects.Pod) -> float:
     """When it was bound to its node, in UNIX seconds; 0 when it does not say."""
-    told = next((one.last_transition_time for one in pod.status.conditions if one.type == "PodScheduled"), "")
+    told = next((one.last_transition_time for one in pod.status.conditions if one.type == "PodScheduled"), None)
     return unix_time(told or pod.metadata.creation_timestamp)

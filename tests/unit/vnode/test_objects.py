@@ -101,3 +101,18 @@ def test_a_pod_refers_to_what_its_volumes_variables_and_pulls_name():
 def test_ready_means_that_the_control_plane_knows_it(conditions, taints, ready):
     raw = {"metadata": {"name": "n", "uid": "u"}, "spec": {"taints": taints}, "status": {"conditions": conditions}}
     assert msgspec.convert(raw, objects.Node).ready is ready
+
+
+def test_times_that_were_never_set_are_null():
+    state = {"terminated": {"exitCode": 137, "startedAt": None, "finishedAt": None}}
+    raw = {
+        "metadata": {"name": "p", "uid": "u"},
+        "spec": {},
+        "status": {
+            "conditions": [
+                {"type": "PodScheduled", "status": "True", "lastProbeTime": None, "lastTransitionTime": None}
+            ],
+            "containerStatuses": [{"name": "a", "state": state, "lastState": {"running": {"startedAt": None}}}],
+        },
+    }
+    assert msgspec.json.decode(json.dumps(raw), type=objects.Pod).status.container_statuses[0].name == "a"

@@ -543,5 +543,8 @@ def test_a_vnodes_own_list_tells_which_of_its_pods_are_gone():
         assert set(scene.pods._pods) == {"u1", "u3"}
         scene.pods.synced(other)
         assert set(scene.pods._pods) == {"u1"}
+        scene.pods.left(first.name)
+        assert scene.pods._pods == {}
+        assert sum(scene.pods.phases().values()) == 0
 
     play(story, fidelity="kubelet")

@@ -194,6 +194,7 @@ class Kubelets(Nodes):
         if vnode.kubelet is not None:
             vnode.kubelet.close()
             vnode.kubelet = None
+            self.pods.left(vnode.name)
 
     async def _restart(self, vnode: Vnode) -> None:
         """A kubelet that was started again, on a machine that is a node already."""

@@ -10,7 +10,7 @@ from .. import objects
 def tokens(pod: objects.Pod) -> Iterator[objects.TokenProjection]:
     """One for each token of a ServiceAccount that is projected into the pod."""
     for volume in pod.spec.volumes:
-        for source in volume.projected.sources if volume.projected else ():
+        for source in (volume.projected and volume.projected.sources) or ():
             if source.service_account_token is not None:
                 yield source.service_account_token
 

@@ -128,6 +128,9 @@ class Pods:
     def synced(self, vnode: Vnode) -> None:
         self.complete.append(vnode)
 
+    def left(self, name: str) -> None:
+        self.seen.clear()
+
 
 class Scene:
     """An engine's Kubelets of one vnode, without a list of what was before."""
