@@ -123,4 +123,4 @@ class Agenda:
         self._called = asyncio.get_running_loop().create_future()
         await self._called
         self._called = None
-        self._next = max(self._next, int(time.monotonic() / _TICK))  # nothing was missed meanwhile
+        self._next = min(int(time.monotonic() / _TICK), *self._ticks)  # before what called, nothing was missed

@@ -150,6 +150,21 @@ def test_an_agenda_keeps_each_appointment_once_and_on_time():
     asyncio.run(run())
 
 
+def test_an_agenda_that_is_called_from_its_rest_misses_nothing():
+    async def run() -> None:
+        agenda, kept = Agenda(), []
+        task = asyncio.create_task(agenda.run())
+        await asyncio.sleep(0.2)  # it rests
+        for late in (-1.0, 0.0):
+            agenda.after(late, lambda: kept.append(None))
+        time.sleep(0.15)  # and is held up before it hears of that
+        await asyncio.sleep(0.1)
+        task.cancel()
+        assert len(kept) == 2
+
+    asyncio.run(run())
+
+
 def test_an_agenda_that_was_held_up_keeps_what_it_missed_and_tells_how_late_it_was():
     async def run() -> None:
         agenda, kept = Agenda(), []
