@@ -31,6 +31,8 @@ _LEASE_TIMEOUT, _TIMEOUT = 10.0, 30.0  # seconds; the kubelet's for its heartbea
 # At most so many leases at once. Connections are opened only as answers take long, and closed when idle: 100 renewals/s
 # need one where an answer takes 5 ms, and 50 where a server at its limit takes half a second, as real kubelets would
 _LEASE_CONNECTIONS = 64
+# Pods' requests under way at once above `lease`, where each kubelet has a connection of its own and waits for no other
+_POD_REQUESTS = 256
 
 
 class Build(msgspec.Struct, frozen=True, rename="camel"):
@@ -69,7 +71,8 @@ class Engine:
         self._client = self._connect(spec.connections, _TIMEOUT)
         self.renewals: Renewals | None = None
         self.nodes = self._alike(build) if spec.fidelity == "lease" else self._apart(build, identities)
-        self.pods = Pods(spec, self._client, self._crew, self.nodes.by_name, self.agenda)
+        self._pod_crew = self._crew if spec.fidelity == "lease" else Crew(_POD_REQUESTS)
+        self.pods = Pods(spec, self._client, self._pod_crew, self.nodes.by_name, self.agenda)
         self.nodes.pods = self.pods
         self.faults = Faults(spec, self.nodes, self.pods, folder / "faults.json" if folder else None)
         self.server = self._serve(serving, credential.ca, build.git_version) if spec.serve else None
@@ -102,7 +105,8 @@ class Engine:
     async def run(self) -> None:
         """Run for ever. Raises what cannot be mended by waiting: a refused credential, a missing permission."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._crew.run())
+            for crew in {self._crew, self._pod_crew}:
+                group.create_task(crew.run())
             group.create_task(self.nodes.run())
             group.create_task(self.nodes.report())
             group.create_task(self.agenda.run())
@@ -151,7 +155,7 @@ class Engine:
             "oldest_renewal": self._oldest(list(vnodes)),
             "pod_starts": self.counts.pod_starts,
             "watch_restarts": self.counts.watch_restarts(),
-            "waiting": len(self._crew),
+            "waiting": sum(len(crew) for crew in {self._crew, self._pod_crew}),
         }
 
     def metrics(self) -> str:
