@@ -105,7 +105,6 @@ class Kubelet:
             self._renew_at(now + random.uniform(0.0, max(slack, 0.0)))
         self._report_later()
         self.agenda.at(self._report_at, self._report_due)
-        self._start_proxy()
 
     def close(self) -> None:
         """Send nothing more, and hear nothing more."""
@@ -124,10 +123,11 @@ class Kubelet:
         """The machine is there again, as after a restart of its network."""
         self._fleet.connect(self.vnode)
         self.start()
-        self._start_proxy()
+        self.start_proxy()
 
-    def _start_proxy(self) -> None:
-        if self._fleet.spec.fidelity == "node":
+    def start_proxy(self) -> None:
+        """Have a kube-proxy beside it, where the fidelity asks for one."""
+        if self._fleet.spec.fidelity == "node" and self.proxy is None:
             self.proxy = Proxy(self._fleet, self.vnode)
             self.proxy.start()
 

@@ -36,6 +36,7 @@ _EVENTS = "/api/v1/namespaces/default/events"
 
 _TIMEOUT = 30.0  # seconds; a kubelet has none but for heartbeats
 _HANDSHAKES = 32  # connections being made at once: a handshake takes milliseconds, and leases do not wait for thousands
+_PROXY_HANDSHAKES = 8  # of kube-proxies, which have no Lease to lose
 _OBJECT_WATCH = 1800.0  # seconds: the least that a watch of one ConfigMap or Secret lasts (watch_based_manager.go)
 _LOOK = 10.0  # seconds between a kubelet's looks at its status (nodeStatusUpdateFrequency)
 
@@ -81,7 +82,7 @@ class Kubelets(Nodes):
         self.agenda = agenda
         self.counts = client.counts
         self.who = who
-        self.gate = asyncio.Semaphore(_HANDSHAKES)
+        self.gate, self.proxy_gate = asyncio.Semaphore(_HANDSHAKES), asyncio.Semaphore(_PROXY_HANDSHAKES)
         self.kinds = (
             Kind("/api/v1/services", fields="spec.clusterIP!=None"),
             Kind("/apis/storage.k8s.io/v1/csidrivers"),
@@ -201,6 +202,7 @@ class Kubelets(Nodes):
         if vnode.joined and vnode.kubelet is not None:
             vnode.kubelet.start()
             await self._restatus(vnode, not vnode.ready)
+            await self._start_proxy(vnode)
 
     async def _join(self, vnode: Vnode) -> None:
         if vnode.leaving or vnode.joined:
@@ -219,6 +221,11 @@ class Kubelets(Nodes):
         self._enter(vnode)
         self._crew.put(self._tell_start, vnode)
         self._crew.put(self._restatus, vnode, True)
+        self._crew.put(self._start_proxy, vnode)
+
+    async def _start_proxy(self, vnode: Vnode) -> None:
+        if vnode.joined and vnode.kubelet is not None:
+            vnode.kubelet.start_proxy()
 
     def _description(self, vnode: Vnode) -> tuple[bytes, str]:
         return machine.node(self.spec, vnode.index, self.who.version, time.time()), PROTOBUF

@@ -45,7 +45,7 @@ class Proxy:
             fleet.who.servers,
             user_agent=fleet.proxy_user_agent,
             index=vnode.index,
-            gate=fleet.gate,
+            gate=fleet.proxy_gate,
         )
         self._fleet = fleet
         self._name = vnode.name
