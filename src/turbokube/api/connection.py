@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import ssl
 import struct
 from typing import Protocol
@@ -452,9 +453,9 @@ def _answer(block: bytes) -> tuple[int, float]:
 
 def reason(error: OSError) -> str:
     """What went wrong with a socket, in the system's words or in TLS's."""
-    if isinstance(error, ssl.SSLError) or not error.errno:
-        return error.strerror or str(error)
-    return os.strerror(error.errno)
+    if error.errno and not isinstance(error, ssl.SSLError | socket.gaierror):  # whose numbers are of their own
+        return os.strerror(error.errno)
+    return error.strerror or str(error)
 
 
 def _unpadded(payload: bytes) -> bytes:

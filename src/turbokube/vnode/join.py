@@ -1,6 +1,6 @@
 """What vnodes are known by above fidelity `lease`: certificates of their own, signed here or asked of the cluster.
 
-kubeadm, which makes the credentials of a run's few actors, takes a quarter of a second for each: half an hour for 8,192.
+kubeadm, which makes the credentials of a run's few actors, takes 0.25 s for each: half an hour for 8,192.
 """
 
 from __future__ import annotations
