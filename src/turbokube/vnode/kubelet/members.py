@@ -24,7 +24,7 @@ from .. import identity, objects
 from ..client import Client
 from ..clock import Agenda
 from ..crew import Crew
-from ..nodes import NODES, NOT_READY, Nodes, Vnode
+from ..nodes import LEASES, NODES, NOT_READY, Nodes, Vnode
 from ..spec import Spec
 from . import machine
 from .kubelet import ACCEPT, Kubelet
@@ -213,6 +213,9 @@ class Kubelets(Nodes):
             await self._look_around(vnode)
             if not await self._register(vnode):
                 return
+            # a kubelet's first report has nothing to say that its Node did not
+            path = f"{NODES}/{vnode.name}/status?timeout=10s"
+            await vnode.client.call("patch", "nodes/status", "PATCH", path, b"{}", STRATEGIC_PATCH)
         await self._complete(vnode)
         await kubelet.have_lease()  # ten seconds earlier than a kubelet, which finds no Node at its first try
         if vnode.leaving:
@@ -234,12 +237,14 @@ class Kubelets(Nodes):
         return messages.decode(answer, _NODE, objects.Node)
 
     async def _look_around(self, vnode: Vnode) -> None:
-        """What a kubelet asks before it has a Node."""
-        call = vnode.client.call
+        """What a kubelet asks before it has a Node: most of it in vain."""
+        call, node = vnode.client.call, f"{NODES}/{vnode.name}"
+        await call("get", "leases", "GET", f"{LEASES}/{vnode.name}?timeout=10s")
         await call("get", "csinodes", "GET", f"{CSI_NODES}/{vnode.name}?resourceVersion=0")
         path = f"{_SLICES}?fieldSelector=spec.nodeName%3D{vnode.name}"
         await call("deletecollection", "resourceslices", "DELETE", path, machine.delete_options(), PROTOBUF)
-        await call("get", "nodes", "GET", f"{NODES}/{vnode.name}")
+        for asked in (node, f"{node}?timeout=10s", node):  # the CSINode's maker, the Lease's, the former once more
+            await call("get", "nodes", "GET", asked)
 
     async def _complete(self, vnode: Vnode) -> None:
         """The labels that only the fleet may give, and the CSINode."""
