@@ -32,7 +32,7 @@ PENDING, RUNNING, ENDING, SUCCEEDED, FAILED = "Pending", "Running", "Terminating
 PHASES = (PENDING, RUNNING, ENDING, SUCCEEDED, FAILED)
 _MIRROR = "kubernetes.io/config.mirror"  # the annotation of what stands for a static pod, which no vnode has
 _REFRESH = 0.8  # of a token's life, after which a kubelet asks for another (token_manager.go, requiresRefresh)
-_RESYNC = 75.0  # seconds, the mean between two looks of a kubelet at a pod: 60 s and up to half of that more
+_SYNC = 60.0  # seconds between two looks of a kubelet at a pod, or up to half of that more (syncFrequency)
 _SLOW_START = 0.2  # seconds of a start from which a kubelet always tells of the sandbox apart; else of every other
 _MOST_SPECS = 4096  # kept for pods that are the same but for their names
 
@@ -278,8 +278,19 @@ class Pods:
             if life is not None:
                 life.ready_said = life.ready
                 self._live(pod, record, life)
+            if self._full and self._statuses.measured(pod):
+                wait = _SYNC * random.uniform(1.0, 1.5)
+                self._agenda.after(wait, functools.partial(self._crew.put, self._look_again, pod.metadata.uid))
         for container in pod.spec.containers:
             self._tell_started(pod, record, container, now)
+
+    async def _look_again(self, uid: str) -> None:
+        """A full kubelet's first resync of a pod that runs."""
+        record = self._pods.get(uid)
+        if record is None or record.pod is None or record.phase != RUNNING:
+            return
+        if not self._waits(record, self._look_again, uid):
+            await self._patch(record.vnode, record.pod, self._statuses.measured(record.pod))
 
     def _tell_started(self, pod: objects.Pod, record: _Record, container: objects.Container, now: float) -> None:
         words = events.START if self._full else events.START[-1:]
@@ -438,7 +449,7 @@ class Pods:
                 answer.checked()
             lasts.append(token.expiration_seconds)
         if lasts:
-            wait = min(lasts) * _REFRESH + random.uniform(0.0, _RESYNC)
+            wait = min(lasts) * _REFRESH + random.uniform(0.0, _SYNC * 1.25)
             self._agenda.after(wait, functools.partial(self._ask_again, pod.metadata.uid))
 
     def _ask_again(self, uid: str) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from ...profile.rules import quantity
 from .. import objects
 from ..addresses import dotted
 from ..clock import rfc3339, unix_time
@@ -87,6 +88,21 @@ class Statuses:
         if pod.spec.init_containers:
             status["initContainerStatuses"] = self._init(pod, moment)
         return self._patch(pod, status, generation=not self._full)
+
+    def measured(self, pod: objects.Pod) -> bytes:
+        """What a full kubelet says of a pod's cgroup when it looks again; nothing if it is what was asked for.
+
+        A request of CPU does not survive its way to a weight of cgroup version 2 and back
+        (pkg/kubelet/cm/cgroup_manager_linux.go and cgroup_v2_manager_linux.go).
+        """
+        asked = [one.resources.requests.get("cpu", "0") for one in pod.spec.containers if one.resources]
+        milli = round(sum(map(quantity, asked)) * 1000)
+        if not milli:
+            return b""
+        weight = 1 + (max(2, milli * 1024 // 1000) - 2) * 9999 // 262142
+        found = -(-((weight - 1) * 262142 // 9999 + 2) * 1000 // 1024)
+        resources = {"requests": {"cpu": f"{found}m"}}
+        return b"" if found == milli else self._patch(pod, {"resources": resources}, generation=False)
 
     def changed(self, pod: objects.Pod, life: Life, now: float) -> bytes:
         """What has become of the containers of a pod that runs, or does so no more."""

@@ -232,6 +232,16 @@ def test_then_it_says_only_what_has_changed() -> None:
     assert "containerStatuses" not in ending
 
 
+@pytest.mark.parametrize(("cpu", "shown"), [("10m", "2m"), ("100m", "79m"), ("1", "975m"), ("", None), ("2m", None)])
+def test_a_pods_cgroup_shows_less_cpu_than_was_asked_for(cpu: str, shown: str | None) -> None:
+    """10m → 2m is what a real kubelet shows on cgroup version 2."""
+    pod = full_pod()
+    assert pod.spec.containers[0].resources is not None
+    pod.spec.containers[0].resources.requests = {"memory": "1Mi"} | ({"cpu": cpu} if cpu else {})
+    patch = FULL.measured(pod)
+    assert (status(patch) if patch else None) == ({"resources": {"requests": {"cpu": shown}}} if shown else None)
+
+
 # events
 
 
