@@ -12,7 +12,6 @@ from typing import Any
 
 import msgspec
 
-from ...profile.rules import quantity
 from .. import objects
 from ..addresses import dotted
 from ..clock import rfc3339, unix_time
@@ -95,6 +94,8 @@ class Statuses:
         A request of CPU does not survive its way to a weight of cgroup version 2 and back
         (pkg/kubelet/cm/cgroup_manager_linux.go and cgroup_v2_manager_linux.go).
         """
+        from ...profile.rules import quantity  # here: it is memory that `lease` can do without
+
         asked = [one.resources.requests.get("cpu", "0") for one in pod.spec.containers if one.resources]
         milli = round(sum(map(quantity, asked)) * 1000)
         if not milli:
