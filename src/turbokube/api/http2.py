@@ -214,6 +214,9 @@ class Http2:
                 break
             except ssl.SSLWantReadError:
                 pass
+            except ssl.SSLWantWriteError:
+                await asyncio.sleep(0.01)
+                continue
             readable = self.loop.create_future()
             self.loop.add_reader(secure, _settle, readable)
             try:
