@@ -107,6 +107,8 @@ class Engine:
         async with asyncio.TaskGroup() as group:
             for crew in {self._crew, self._pod_crew}:
                 group.create_task(crew.run())
+            if self.spec.faults:  # before the nodes, so that those of an earlier engine's faults do not speak
+                group.create_task(self.faults.run())
             group.create_task(self.nodes.run())
             group.create_task(self.nodes.report())
             group.create_task(self.agenda.run())
@@ -116,8 +118,6 @@ class Engine:
                 group.create_task(self.server.run())
             while not self.nodes.synced:
                 await asyncio.sleep(0.05)
-            if self.spec.faults:
-                group.create_task(self.faults.run())
             if self.spec.fidelity == "lease":  # else each vnode watches its own
                 group.create_task(self.pods.run())
 

@@ -219,7 +219,9 @@ class Nodes:
     # joining and leaving
 
     def _new(self, index: int) -> Vnode:
-        return Vnode(index, self.spec.name(index), self._client)
+        vnode = Vnode(index, self.spec.name(index), self._client)
+        vnode.silent = self.faults.get(index) == SILENCE  # since before this engine
+        return vnode
 
     def _begin(self, index: int) -> None:
         if self.faults.get(index) in (SILENCE, DISAPPEAR):

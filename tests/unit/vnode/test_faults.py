@@ -238,6 +238,16 @@ def test_an_engine_that_takes_over_goes_on_where_the_last_one_was(tmp_path: Path
     for story in (first, during, after):
         play(story, fault, file=file)
 
+    async def from_the_start() -> None:
+        scene = Scene(file, fault)
+        scene.faults.look(BEGAN + 15)  # before the Nodes are known
+        under = set(scene.nodes.faults)
+        assert len(under) == 5
+        assert {index for index in range(10) if scene.nodes._new(index).silent} == under
+        scene.task.cancel()
+
+    asyncio.run(from_the_start())
+
     async def other(scene: Scene) -> None:
         scene.faults.look(BEGAN + 100)
         assert scene.faults.status()["silence"] == 0
