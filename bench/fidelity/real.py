@@ -7,7 +7,6 @@ node's own, what the kubelet would set in the kernel is shown to it as set alrea
 from __future__ import annotations
 
 import contextlib
-import datetime
 import os
 import shutil
 import signal
@@ -19,11 +18,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from bench.fidelity.relay import Counts, Relay
+from turbokube.api.pki import Authority, Subject
 
 ROOT = Path(__file__).resolve().parents[2]
 VERSION = "1.36.3"
@@ -68,7 +65,8 @@ class RealNodes:
 
     def __init__(self, folder: Path, pki: Path, port: int, relay: Relay, binaries: Path) -> None:
         self._folder = folder
-        self._pki = pki
+        self._ca = pki / "ca.crt"
+        self._authority = Authority(self._ca, pki / "ca.key")
         self._port = port
         self._relay = relay
         self._binaries = binaries
@@ -110,18 +108,17 @@ class RealNodes:
         self._kubeconfig(node, "kubelet", f"system:node:{node.name}", "system:nodes")
         for name in ("manifests", "plugins"):
             (node.folder / name).mkdir()
-        files = {"kubelet.yaml": _kubelet(node.folder, self._pki / "ca.crt")}
+        files = {"kubelet.yaml": _kubelet(node.folder, self._ca)}
         if proxy:
             self._kubeconfig(node, _PROXY, "system:kube-proxy")
             files[f"{_PROXY}.yaml"] = _kube_proxy(node)
         for name, content in files.items():
             (node.folder / name).write_bytes(msgspec.json.encode(content))
 
-    def _kubeconfig(self, node: RealNode, name: str, user: str, group: str = "") -> None:
+    def _kubeconfig(self, node: RealNode, name: str, user: str, *groups: str) -> None:
         pem = node.folder / f"{name}.pem"
-        pem.touch(mode=0o600)
-        pem.write_bytes(signed(self._pki, user, group))
-        (node.folder / f"{name}.conf").write_bytes(kubeconfig(self._port, self._pki / "ca.crt", pem))
+        self._authority.issue(pem, Subject(user, groups))
+        (node.folder / f"{name}.conf").write_bytes(kubeconfig(self._port, self._ca, pem))
 
 
 _UNSHARE = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--cgroup", "--uts", "--mount-proc"]
@@ -229,33 +226,6 @@ def kubeconfig(port: int, ca: Path, pem: Path) -> bytes:
             "contexts": [{"name": "fidelity", "context": {"cluster": "fidelity", "user": "fidelity"}}],
             "current-context": "fidelity",
         }
-    )
-
-
-def signed(pki: Path, user: str, group: str = "") -> bytes:
-    """Certificate and key, PEM, of a client whom the API server with this CA will know as `user`; good for two days."""
-    issuer = x509.load_pem_x509_certificate((pki / "ca.crt").read_bytes())
-    signer = serialization.load_pem_private_key((pki / "ca.key").read_bytes(), None)
-    assert isinstance(signer, ec.EllipticCurvePrivateKey) or hasattr(signer, "sign")
-    key = ec.generate_private_key(ec.SECP256R1())
-    names = [x509.NameAttribute(x509.NameOID.COMMON_NAME, user)]
-    if group:
-        names.insert(0, x509.NameAttribute(x509.NameOID.ORGANIZATION_NAME, group))
-    now = datetime.datetime.now(datetime.UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(x509.Name(names))
-        .issuer_name(issuer.subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(minutes=5))
-        .not_valid_after(now + datetime.timedelta(days=2))
-        .add_extension(x509.ExtendedKeyUsage([x509.oid.ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
-        .sign(signer, hashes.SHA256())  # type: ignore[arg-type]
-    )
-    text = serialization.Encoding.PEM
-    return made.public_bytes(text) + key.private_bytes(
-        text, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
 
 

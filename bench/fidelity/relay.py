@@ -15,6 +15,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import uvloop
 
@@ -70,8 +71,7 @@ class _Near(asyncio.Protocol):
         self._early: list[bytes] = []
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
         self.counts.opened += 1
         self.counts.now += 1
         self._task = self._loop.create_task(self._connect())
@@ -113,8 +113,7 @@ class _Far(asyncio.Protocol):
         self._near = near
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._near.reached(transport)
+        self._near.reached(cast(asyncio.Transport, transport))
 
     def data_received(self, data: bytes) -> None:
         self._near.counts.down += len(data)

@@ -17,6 +17,7 @@ from turbokube.vnode import fleet
 from turbokube.vnode.spec import Spec
 
 _RUN = "fidelity"
+_START = 0.3  # seconds that a container takes to start; about what containerd and runc need for an image that is there
 
 
 class Subject(Protocol):
@@ -54,7 +55,7 @@ class Real:
         self._nodes = RealNodes(self.folder, self.audited.pki, self.audited.port, self.relay, self.binaries)
 
     def start(self, count: int) -> None:
-        self._nodes.start(count, images=self.images, proxy=self.proxy)
+        self._nodes.start(count, images=self.images, start=_START, proxy=self.proxy)
 
     def counts(self) -> Counts:
         return total(node.counts for node in self._nodes.nodes)
