@@ -50,10 +50,15 @@ def main() -> None:
     with plane_of(options.state) as plane:
         spec = Spec(run="bench-http2", count=options.connections, name_prefix=PREFIX, fidelity="kubelet")
         join.prepare(load_target(plane.target), plane.state, spec, time.monotonic() + 600)
-        for turn in range(options.rounds):
-            for kind in sorted(found, reverse=bool(turn % 2)):
-                found[kind].append(measure(plane, kind, options))
-                print(kind, json.dumps(found[kind][-1]), file=sys.stderr, flush=True)
+        try:
+            for turn in range(options.rounds):
+                for kind in sorted(found, reverse=bool(turn % 2)):
+                    found[kind].append(measure(plane, kind, options))
+                    print(kind, json.dumps(found[kind][-1]), file=sys.stderr, flush=True)
+        finally:
+            plane.kubectl("delete", "leases", "--namespace=kube-node-lease", "--selector=turbokube.io/run=bench-http2")
+            for file in (plane.state / "fleet" / "pki").glob(f"{PREFIX}*.pem"):
+                file.unlink()
     show(found)
 
 
