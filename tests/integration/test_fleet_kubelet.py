@@ -31,21 +31,22 @@ OF_A_PROXY = {"services": 1, "servicecidrs": 1, "endpointslices": 1, "nodes": 1}
 class Vnodes(Fleet):
     """A fleet of one fidelity, and what the control plane had before it."""
 
-    def __init__(self, plane: ControlPlane, fidelity: str, **spec: Any) -> None:
+    def __init__(self, plane: ControlPlane, fidelity: str, state: Path | None = None, **spec: Any) -> None:
         super().__init__(plane)
+        self.state = state or plane.state
         self.spec = msgspec.structs.replace(SPEC, fidelity=fidelity, **spec)
         self.before = self.open_watches()
 
     def present(self, **changes: Any) -> fleet.Result:
         return fleet.present(
-            lambda: self.target, self.plane.state, msgspec.structs.replace(self.spec, **changes), timeout=120
+            lambda: self.target, self.state, msgspec.structs.replace(self.spec, **changes), timeout=120
         )
 
     def absent(self) -> fleet.Result:
-        return fleet.absent(self.target, self.plane.state, self.spec, timeout=120)
+        return fleet.absent(self.target, self.state, self.spec, timeout=120)
 
     def status(self) -> dict[str, Any]:
-        return fleet.info(self.plane.state)
+        return fleet.info(self.state)
 
     def metrics(self, start: str) -> dict[str, float]:
         """The engine's samples whose names begin so."""
@@ -69,7 +70,7 @@ class Vnodes(Fleet):
 
     def as_node(self, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         """What kubectl does with the identity of a vnode."""
-        pem = self.plane.state / "fleet" / "pki" / f"{name}.pem"
+        pem = self.state / "fleet" / "pki" / f"{name}.pem"
         file = pem.with_suffix(".conf")
         file.touch(mode=0o600)
         admin = json.loads(self.plane.kubectl("config", "view", "--raw", "-o", "json"))
@@ -242,13 +243,14 @@ def test_no_vnode_is_lost_while_the_api_server_is_away(vnodes: Vnodes, load: dic
 
 
 @pytest.mark.slow
-def test_vnodes_join_by_certificates_that_they_ask_for(plane: ControlPlane) -> None:
-    it = Vnodes(plane, "kubelet", run="csrtest", name_prefix="asked-", join="csr")
+def test_vnodes_join_by_certificates_that_they_ask_for(plane: ControlPlane, tmp_path: Path) -> None:
+    it = Vnodes(plane, "kubelet", tmp_path, run="csrtest", name_prefix="asked-", join="csr")
     try:
-        it.present()
-        assert len(it.last_transitions()) == COUNT
+        assert it.present().status["ready"] == COUNT
         who = json.loads(it.as_node("asked-00000", "auth", "whoami", "-o", "json").stdout)["status"]["userInfo"]
         assert who["username"] == "system:node:asked-00000"
         assert not [secret for secret in it.items("secrets", "-n", "kube-system") if "bootstrap" in secret["type"]]
     finally:
         it.absent()
+    left = it.items("nodes") + it.items("leases", "-n", "kube-node-lease") + it.items("csinodes")
+    assert not [one for one in left if one["metadata"]["name"].startswith("asked-")]
