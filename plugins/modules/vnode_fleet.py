@@ -168,19 +168,20 @@ options:
       - How many engine processes share the fleet, from V(1) to V(64). Vnode C(i) is that of process C(i % processes).
       - With V(1) the process is C(fleet), with more C(fleet-0), C(fleet-1) and so on, each with a folder and a log of
         its name in O(state_dir). O(connections) are shared out among them.
-      - One process is bound by one core. At O(fidelity=lease) each process watches all pods, so that every pod costs the
-        API server and the host more with each process; take no more than the load needs.
-      - A process that died is started again alone. Another number ends all processes and starts as many anew, which take
-        over the vnodes and their pods.
+      - One process is bound by one core. At O(fidelity=lease) each process watches all pods, so that every pod costs
+        the API server and the host more with each process; take no more than the load needs.
+      - A process that died is started again alone. Another number ends all processes and starts as many anew, which
+        take over the vnodes and their pods.
     type: int
     default: 1
   engine:
     description:
       - What runs the vnodes.
-      - V(builtin) is the daemon itself. With the others it starts O(binary) and sees to it that there are Nodes, that what
-        ends is started again, and that nothing is left in the end. What an engine cannot do is refused.
+      - V(builtin) is the daemon itself. With the others it starts O(binary) and sees to it that there are Nodes, that
+        what ends is started again, and that nothing is left in the end. What an engine cannot do is refused.
       - V(kwok) has one controller for 10,000 vnodes, with stages of this collection, at O(fidelity=lease).
-      - V(kubemark) has a process per vnode, with the kubelet's own code, at O(fidelity=kubelet); at O(fidelity=node) two.
+      - V(kubemark) has a process per vnode, with the kubelet's own code, at O(fidelity=kubelet); at O(fidelity=node)
+        two.
       - V(virtual_kubelet) has a process per vnode, with the mock provider, at O(fidelity=lease).
     type: str
     choices: [builtin, kwok, kubemark, virtual_kubelet]
@@ -192,13 +193,13 @@ options:
   fidelity:
     description:
       - How much of a real node's traffic a vnode makes.
-      - With V(lease) it registers a Node, renews its Lease, reports its status and takes pods to Running. All vnodes share
-        an identity, a few connections and two watches.
+      - With V(lease) it registers a Node, renews its Lease, reports its status and takes pods to Running. All vnodes
+        share an identity, a few connections and two watches.
       - With V(kubelet) each vnode is C(system:node:<name>) with a certificate of its own, one HTTP/2 connection, a
         kubelet's watches on it, its jitter, its Events, and a Node of a real size. It takes one open file and 0.1 MB a
         vnode; when the limit of open files does not suffice, nothing is started.
-      - With V(node) each vnode also has a kube-proxy's connection and watches, as C(system:kube-proxy). It takes two open
-        files and 0.2 MB a vnode.
+      - With V(node) each vnode also has a kube-proxy's connection and watches, as C(system:kube-proxy). It takes two
+        open files and 0.2 MB a vnode.
     type: str
     choices: [lease, kubelet, node]
     default: lease
