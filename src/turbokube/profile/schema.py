@@ -110,7 +110,9 @@ class Profile:
         0.0, "Share of containers' ends, after turbokube_run_time, that are failures.", least=0, most=1
     )
     seed: int = variable(0, "What decides all that is drawn on vnodes.", least=0, most=4294967295)
-    deadline_s: int = variable(1800, "Seconds until a load phase, or the joining of its vnodes, is given up.", least=1, most=604800)
+    deadline_s: int = variable(
+        1800, "Seconds until a load phase, or the joining of its vnodes, is given up.", least=1, most=604800
+    )
 
     # The fleet
     engine: str = variable(
