@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from ..api.transport import JSON, PROTOBUF, STRATEGIC_PATCH, ApiError
+from ..api.transport import JSON, PROTOBUF, STRATEGIC_PATCH, ApiError, Response
 from ..api.watch import Event, ListWatch
 from . import objects, shard
 from .addresses import Range, fallback, number
@@ -33,6 +33,9 @@ PHASES = (PENDING, RUNNING, ENDING, SUCCEEDED, FAILED)
 _MIRROR = "kubernetes.io/config.mirror"  # the annotation of what stands for a static pod, which no vnode has
 _REFRESH = 0.8  # of a token's life, after which a kubelet asks for another (token_manager.go, requiresRefresh)
 _SYNC = 60.0  # seconds between two looks of a kubelet at a pod, or up to half of that more (syncFrequency)
+# Seconds from a pod's being bound to a kubelet's first status of it. The Node authorizer, which sees the pod when the
+# kubelet does, refuses those that are faster
+_TO_STATUS = (0.03, 0.15)
 _SLOW_START = 0.2  # seconds of a start from which a kubelet always tells of the sandbox apart; else of every other
 _MOST_SPECS = 4096  # kept for pods that are the same but for their names
 
@@ -191,7 +194,7 @@ class Pods:
         due = (since or record.seen) + behaviour.until_started(uid)
         if self._full:
             self._mount(pod, record)
-            self._crew.put(self._create, pod, due)
+            self._after(random.uniform(*_TO_STATUS), self._create, pod, due)
         else:
             self._after(due - time.time(), self._start, pod)
 
@@ -435,7 +438,9 @@ class Pods:
         """Ask for the pod's tokens, and again when most of their life is over."""
         from ..api import messages  # here: `lease` does not need it
 
-        if self._pods.get(pod.metadata.uid) is not record or self._waits(record, self._ask, pod, record):
+        if self._pods.get(pod.metadata.uid) is not record or record.phase not in (PENDING, RUNNING):
+            return
+        if self._waits(record, self._ask, pod, record):
             return
         account = f"/api/v1/namespaces/{pod.metadata.namespace}/serviceaccounts/{pod.spec.service_account_name}"
         lasts = []
@@ -445,7 +450,7 @@ class Pods:
             answer = await record.vnode.client.call(
                 "create", "serviceaccounts/token", "POST", f"{account}/token", body, PROTOBUF
             )
-            if answer.status != 404:  # its account is gone, and the pod soon will be
+            if not _going(answer):
                 answer.checked()
             lasts.append(token.expiration_seconds)
         if lasts:
@@ -503,8 +508,7 @@ class Pods:
     async def _post(self, vnode: Vnode, namespace: str, body: bytes) -> None:
         form = PROTOBUF if self._full else JSON
         answer = await vnode.client.call("create", "events", "POST", _events(namespace), body, form)
-        going = answer.status == 404 or (answer.status == 403 and b"being terminated" in answer.body)
-        if not going and answer.status != 409:  # 409: told already
+        if not _going(answer) and answer.status != 409:  # 409: told already
             answer.checked()
 
     async def _tell_again(self, vnode: Vnode, event: dict[str, Any], count: int, now: float) -> None:
@@ -549,6 +553,11 @@ class Pods:
             if self.on_gone is not None:
                 self.on_gone(uid)
             self._rest(record)
+
+
+def _going(answer: Response) -> bool:
+    """Whether what it was about is gone, or its namespace is on its way."""
+    return answer.status == 404 or (answer.status == 403 and b"being terminated" in answer.body)
 
 
 def _path(pod: objects.Pod) -> str:
