@@ -12,7 +12,6 @@ import argparse
 import json
 import re
 import sys
-import tempfile
 import time
 import urllib.request
 from pathlib import Path
@@ -60,25 +59,23 @@ def main() -> None:
     words.add_argument("--output", type=Path, help="JSON file; default: runs/bench-LEVEL.json of the checkout")
     given = words.parse_args()
     report: dict[str, Any] = {"conditions": gauge.conditions(), "settings": {**vars(given), "output": None}}
-    with tempfile.TemporaryDirectory(prefix="turbokube-bench-") as name:
-        lease = lease_settings(given.lease_interval)
-        grace = lease["turbokube_node_monitor_grace_s"]
-        with control_plane(control_plane_node_monitor_grace_s=grace) as plane:
-            target = load_target(plane.target)
-            player = TurboKube(
-                target,
-                Path(name),
-                fidelity=given.level,
-                join=given.join,
-                processes=given.processes,
-                lease_interval=given.lease_interval,
-                lease_duration=lease["turbokube_lease_duration_s"],
-            )
-            others = gauge.aside(target)
-            results = []
-            for nodes in given.nodes:
-                results.append(measure(player, plane, target, nodes, given, others))
-                print(json.dumps(results[-1]), file=sys.stderr, flush=True)
+    lease = lease_settings(given.lease_interval)
+    results = []
+    with control_plane(control_plane_node_monitor_grace_s=lease["turbokube_node_monitor_grace_s"]) as plane:
+        target = load_target(plane.target)
+        player = TurboKube(
+            target,
+            plane.state,
+            fidelity=given.level,
+            join=given.join,
+            processes=given.processes,
+            lease_interval=given.lease_interval,
+            lease_duration=lease["turbokube_lease_duration_s"],
+        )
+        others = gauge.aside(target)
+        for nodes in given.nodes:
+            results.append(measure(player, plane, target, nodes, given, others))
+            print(json.dumps(results[-1]), file=sys.stderr, flush=True)
     report |= {"results": results, "targets": table(results, given.level)}
     output: Path = given.output or ROOT / "runs" / f"bench-{given.level}.json"
     output.parent.mkdir(parents=True, exist_ok=True)

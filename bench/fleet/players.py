@@ -47,14 +47,14 @@ class TurboKube:
 
     name = "turbokube"
 
-    def __init__(self, target: Target, folder: Path, **changes: Any) -> None:
+    def __init__(self, target: Target, state: Path, **changes: Any) -> None:
+        """`state`: the control plane's, whose CA signs what vnodes are known by above `lease`."""
         self._target = target
-        self._state = folder / "turbokube"
+        self._state = state
         spec = Spec(run=_RUN, count=0, placement="cluster", cpu="32", pods=110)
         self._spec = msgspec.structs.replace(spec, **changes)
 
     def start(self, nodes: int) -> list[int]:
-        self._state.mkdir(mode=0o700, exist_ok=True)
         spec = msgspec.structs.replace(self._spec, count=nodes)
         return fleet.present(lambda: self._target, self._state, spec, wait=False, timeout=1800).pids
 

@@ -72,7 +72,7 @@ def main() -> None:
         folder, target = Path(name), load_target(plane.target)
         players: list[Player] = []
         if given.only != "kwok":
-            players.append(TurboKube(target, folder, processes=given.processes))
+            players.append(TurboKube(target, plane.state, processes=given.processes))
         if given.only != "turbokube":
             players.append(Kwok(target, folder, binary, kwok_stages(folder)))
         others = gauge.aside(target)
