@@ -229,6 +229,7 @@ def fit(runs: list[Run], known: Coefficients, command: str) -> Coefficients:
             "note": f"Fitted to {len(runs)} run(s): up to {', '.join(map(str, sizes))} nodes, {sum(pods)} pods in all.",
         },
         components=components,
+        engines=known.engines,
         store=fit_store(runs, known.store),
         disk=known.disk,
         requests_per_pod=known.requests_per_pod,

@@ -1,6 +1,6 @@
 """Engines of others on a real control plane: each joins, carries pods, renews, shrinks and leaves nothing behind.
 
-KWOK and kubemark come from the cache that `make test-all` fills, virtual-kubelet from TURBOKUBE_VIRTUAL_KUBELET, a path.
+KWOK and kubemark come from the cache that `make test-all` fills, virtual-kubelet by a path: TURBOKUBE_VIRTUAL_KUBELET.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import signal
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ ENGINES: dict[str, dict[str, Any]] = {
 # kubemark's recorder is a fake one ("With real recorder we attempt to read /dev/kmsg"), and the mock provider has none
 TELL_OF_STARTS = ("kwok",)
 SAY_READY_TO_START = ("kwok", "kubemark")
-BAND = (0.97, 1.03)  # renewals seen over renewals due; what is due says the engine, with its jitter
+BAND = (0.97, 1.03)  # renewals made over nodes / interval; jitter and latency make it 0.98
 
 pytestmark = pytest.mark.slow
 
@@ -72,20 +73,33 @@ class Fleet:
         found: list[dict[str, Any]] = json.loads(self.plane.kubectl("get", *arguments, "-o", "json"))["items"]
         return found
 
+    def nodes(self) -> list[dict[str, Any]]:
+        return self.items("nodes", "-l", f"turbokube.io/run={SPEC.run}")
+
+    def leases(self) -> list[dict[str, Any]]:
+        return self.items("leases", "-n", "kube-node-lease", "-l", f"turbokube.io/run={SPEC.run}")
+
     def ready(self) -> set[str]:
         return {
             node["metadata"]["name"]
-            for node in self.items("nodes")
+            for node in self.nodes()
             if any(c["type"] == "Ready" and c["status"] == "True" for c in node["status"].get("conditions", []))
         }
 
     def running(self) -> list[dict[str, Any]]:
-        return [pod for pod in self.items("pods", "-l", "app=load") if pod["status"]["phase"] == "Running"]
+        return [pod for pod in self.items("pods", "-l", "app=engines") if pod["status"]["phase"] == "Running"]
 
     def metric(self, name: str) -> float:
         with urllib.request.urlopen(fleet.info(self.plane.state)["metrics_url"]) as answer:
             text = answer.read().decode()
         return float(re.search(rf"^{re.escape(name)} (\S+)$", text, re.MULTILINE)[1])  # type: ignore[index]
+
+    def renewals(self) -> dict[str, float]:
+        """When each vnode's Lease was renewed last, in seconds."""
+        return {
+            lease["metadata"]["name"]: datetime.fromisoformat(lease["spec"]["renewTime"]).timestamp()
+            for lease in self.leases()
+        }
 
     def processes(self) -> list[process.Process]:
         """The engine's, without the daemon."""
@@ -114,12 +128,12 @@ def deployment(annotations: dict[str, str] | None = None) -> dict[str, Any]:
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
-        "metadata": {"name": "load", "namespace": "default"},
+        "metadata": {"name": "engines", "namespace": "default"},
         "spec": {
             "replicas": PODS,
-            "selector": {"matchLabels": {"app": "load"}},
+            "selector": {"matchLabels": {"app": "engines"}},
             "template": {
-                "metadata": {"labels": {"app": "load"}, "annotations": annotations or {}},
+                "metadata": {"labels": {"app": "engines"}, "annotations": annotations or {}},
                 "spec": {
                     "nodeSelector": {"turbokube.io/run": SPEC.run},
                     "tolerations": [{"key": "turbokube.io/vnode", "operator": "Exists"}],
@@ -139,25 +153,33 @@ def load(vnodes: Fleet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[li
     wait_for(lambda: len(vnodes.running()) == PODS, 120)
     yield vnodes.running()
     vnodes.plane.kubectl("delete", "-f", str(file))
-    wait_for(lambda: not vnodes.items("pods", "-l", "app=load"), 120)
+    wait_for(lambda: not vnodes.items("pods", "-l", "app=engines"), 120)
 
 
-def test_vnodes_are_ready_labelled_tainted_and_renew_their_leases(vnodes: Fleet) -> None:
+def test_vnodes_are_ready_labelled_and_tainted_and_have_leases(vnodes: Fleet) -> None:
     assert vnodes.ready() == {SPEC.name(index) for index in range(COUNT)}
-    for node in vnodes.items("nodes"):
+    for node in vnodes.nodes():
         assert node["metadata"]["labels"]["turbokube.io/run"] == SPEC.run
         assert "node.kubernetes.io/exclude-from-external-load-balancers" in node["metadata"]["labels"]
         assert {taint["key"] for taint in node["spec"]["taints"]} == {"turbokube.io/vnode"}
-    leases = {lease["metadata"]["name"]: lease for lease in vnodes.items("leases", "-n", "kube-node-lease")}
+    leases = {lease["metadata"]["name"]: lease for lease in vnodes.leases()}
     assert leases.keys() == vnodes.ready()
     assert all(lease["spec"]["leaseDurationSeconds"] == SPEC.lease_duration for lease in leases.values())
-    wait_for(lambda: vnodes.metric("turbokube_fleet_lease_renewals_total") > COUNT)
-    before, began = vnodes.metric("turbokube_fleet_lease_renewals_total"), time.monotonic()
-    time.sleep(60.0)
-    made, seconds = vnodes.metric("turbokube_fleet_lease_renewals_total") - before, time.monotonic() - began
-    due = COUNT * seconds / vnodes.metric("turbokube_fleet_lease_interval_seconds")
-    edge = COUNT / 2 / due  # of a fleet so small that renewals come in clumps: those at the window's two ends
-    assert BAND[0] - edge <= made / due <= BAND[1] + edge
+
+
+def test_leases_are_renewed_at_the_rate_of_nodes(vnodes: Fleet) -> None:
+    """From renewal to renewal of each vnode, since those of so few come in clumps that a window cuts."""
+    wait_for(lambda: len(vnodes.renewals()) == COUNT)
+    before, first = vnodes.metric("turbokube_fleet_lease_renewals_total"), vnodes.renewals()
+    last, made = dict(first), 0
+    for _ in range(15):
+        time.sleep(4.0)  # no two renewals of a vnode are as near to each other
+        now = vnodes.renewals()
+        made += sum(now[name] != last[name] for name in first)
+        last = now
+    rate = made / sum(last[name] - first[name] for name in first)
+    assert BAND[0] <= rate * SPEC.lease_interval <= BAND[1]
+    assert vnodes.metric("turbokube_fleet_lease_renewals_total") - before == pytest.approx(made, abs=COUNT)
     assert vnodes.metric("turbokube_fleet_lease_oldest_renewal_seconds") < SPEC.lease_interval * 1.04 + 2
 
 
@@ -183,20 +205,20 @@ def test_present_changes_nothing_the_second_time(vnodes: Fleet) -> None:
 def test_fleet_shrinks_and_grows(vnodes: Fleet) -> None:
     vnodes.present(count=10)
     assert vnodes.ready() == {SPEC.name(index) for index in range(10)}
-    assert len(vnodes.items("leases", "-n", "kube-node-lease")) == 10
+    assert len(vnodes.leases()) == 10
     vnodes.present(count=COUNT)
     assert len(vnodes.ready()) == COUNT
 
 
 def test_processes_end_with_the_daemon_and_the_next_takes_over(vnodes: Fleet) -> None:
-    nodes = {node["metadata"]["name"]: node["metadata"]["uid"] for node in vnodes.items("nodes")}
+    nodes = {node["metadata"]["name"]: node["metadata"]["uid"] for node in vnodes.nodes()}
     daemon = process.find(vnodes.plane.state, "fleet")
     assert daemon is not None
     assert vnodes.processes()
     daemon.signal(signal.SIGKILL)
     wait_for(lambda: not vnodes.processes(), 10)
     assert vnodes.present().changed
-    assert {node["metadata"]["name"]: node["metadata"]["uid"] for node in vnodes.items("nodes")} == nodes
+    assert {node["metadata"]["name"]: node["metadata"]["uid"] for node in vnodes.nodes()} == nodes
     before = vnodes.metric("turbokube_fleet_lease_renewals_total")
     wait_for(lambda: vnodes.metric("turbokube_fleet_lease_renewals_total") >= before + COUNT, 30)
 
@@ -211,8 +233,8 @@ def test_a_process_that_ends_is_started_again(vnodes: Fleet) -> None:
 
 def test_nothing_is_left(vnodes: Fleet) -> None:
     assert vnodes.absent().changed
-    assert not vnodes.items("nodes")
-    assert not vnodes.items("leases", "-n", "kube-node-lease")
+    assert not vnodes.nodes()
+    assert not vnodes.leases()
     assert not vnodes.processes()
     assert not vnodes.absent().changed
     vnodes.present()  # who ends the pods that fixture `load` deletes
@@ -230,7 +252,7 @@ def test_kwok_starts_pods_when_it_is_told_to(plane: ControlPlane, tmp_path: Path
         took = [_seconds(pod["status"]["startTime"]) - _bound(pod) for pod in it.running()]
         assert 0.5 <= sum(took) / PODS <= 3.0  # whole seconds at both ends
         plane.kubectl("delete", "-f", str(file))
-        wait_for(lambda: not it.items("pods", "-l", "app=load"))
+        wait_for(lambda: not it.items("pods", "-l", "app=engines"))
     finally:
         it.absent()
 

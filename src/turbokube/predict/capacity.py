@@ -136,7 +136,11 @@ def _limits(profile: Profile, here: Mapping[str, int], coefficients: Coefficient
 
 def _cost(kind: str, profile: Profile, coefficients: Coefficients) -> Cost:
     """What one component costs; the fleet, what its engine does."""
-    return coefficients.cost(profile.engine if kind == "fleet" and profile.engine != "builtin" else kind)
+    return (
+        coefficients.engines.get(profile.engine, coefficients.cost(kind))
+        if kind == "fleet"
+        else coefficients.cost(kind)
+    )
 
 
 def _memory(profile: Profile, here: Mapping[str, int], coefficients: Coefficients) -> float:

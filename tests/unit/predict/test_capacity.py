@@ -228,3 +228,12 @@ def test_the_shipped_coefficients_say_how_they_came_about() -> None:
     found = measured.load()
     assert {"date", "machine", "versions", "command", "note"} <= found.provenance.keys()
     assert set(ONE_MACHINE) == set(found.components)
+    assert set(found.engines) == {"kwok", "kubemark", "virtual_kubelet"}
+
+
+def test_another_engine_costs_what_it_does() -> None:
+    found = measured.load()
+    costs = found.engines["kubemark"]
+    own, other = (predict(profile(engine=one), machine(2, 24), {"fleet": 1}, found) for one in ("builtin", "kubemark"))
+    assert other.memory - own.memory > 256 * (costs.node_kib - 10) * 2**10
+    assert other.heartbeat_cores > own.heartbeat_cores

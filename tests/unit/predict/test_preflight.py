@@ -169,3 +169,31 @@ def test_this_machine_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert 2**20 < found.memory < 2**50
     assert 0 < found.home_free == pytest.approx(found.cache_free, rel=0.01)
     assert found.open_files >= 256
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"turbokube_engine": "kwok"}, ""),
+        (
+            {"turbokube_engine": "kubemark"},
+            "turbokube_engine is kubemark, not to be had with turbokube_fidelity lease, turbokube_vnode_cpu 32, "
+            "turbokube_vnode_memory 64Gi; what belongs together is -e turbokube_fidelity=kubelet "
+            "-e turbokube_vnode_cpu=1 -e turbokube_vnode_memory=3840Mi",
+        ),
+        (
+            {"turbokube_engine": "kwok", "turbokube_lease_interval_s": 5},
+            "turbokube_engine is kwok, not to be had with turbokube_lease_interval_s 5.0; "
+            "what belongs together is -e turbokube_lease_interval_s=10.0",
+        ),
+        (
+            {"turbokube_engine": "virtual_kubelet"},
+            "turbokube_engine_binary is empty, but turbokube_engine is virtual_kubelet: it must be the binary's path",
+        ),
+    ],
+)
+def test_what_an_engine_cannot_do_is_told_with_what_would_be_right(
+    tmp_path: Path, settings: dict[str, object], sentence: str
+) -> None:
+    found = preflight({"turbokube_namespaces": 1, **settings}, tmp_path)
+    assert found.problems == ([sentence] if sentence else [])
