@@ -156,6 +156,43 @@ def load(vnodes: Fleet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[li
     wait_for(lambda: not vnodes.items("pods", "-l", "app=engines"), 120)
 
 
+# of one engine each, before the fleets of all
+
+
+@pytest.mark.parametrize("delay", ["2", "uniform(1,3)", "exponential(1)", "lognormal(0.5,0.2)"])
+def test_kwok_starts_pods_when_it_is_told_to(plane: ControlPlane, tmp_path: Path, delay: str) -> None:
+    it = Fleet(plane, "kwok")
+    it.present()
+    try:
+        file = tmp_path / "deployment.json"
+        file.write_text(json.dumps(deployment({"turbokube.io/start-delay": delay})))
+        plane.kubectl("apply", "-f", str(file))
+        wait_for(lambda: len(it.running()) == PODS)
+        took = [_seconds(pod["status"]["startTime"]) - _bound(pod) for pod in it.running()]
+        assert 0.5 <= sum(took) / PODS <= 3.0  # whole seconds at both ends
+        plane.kubectl("delete", "-f", str(file))
+        wait_for(lambda: not it.items("pods", "-l", "app=engines"))
+    finally:
+        it.absent()
+
+
+def test_an_engine_that_does_not_live_says_why(plane: ControlPlane, tmp_path: Path) -> None:
+    broken = tmp_path / "kwok"
+    broken.write_text("#!/bin/sh\necho this kwok is broken >&2\nexit 3\n")
+    broken.chmod(0o755)
+    spec = msgspec.structs.replace(SPEC, engine="kwok", binary=str(broken), count=2)
+    target = load_target(plane.target)
+    with pytest.raises(fleet.FleetError, match=r"(?s)kwok-0 ended with code 3 after .*this kwok is broken"):
+        fleet.present(lambda: target, plane.state, spec, timeout=60)
+    fleet.absent(target, plane.state, spec)
+
+
+def test_what_an_engine_cannot_do_is_refused(plane: ControlPlane) -> None:
+    spec = msgspec.structs.replace(SPEC, engine="kwok", binary=binary("kwok"), fidelity="node")
+    with pytest.raises(SpecError, match="fidelity 'node' \\(allowed is lease\\)"):
+        fleet.present(lambda: load_target(plane.target), plane.state, spec)
+
+
 def test_vnodes_are_ready_labelled_and_tainted_and_have_leases(vnodes: Fleet) -> None:
     assert vnodes.ready() == {SPEC.name(index) for index in range(COUNT)}
     for node in vnodes.nodes():
@@ -238,40 +275,6 @@ def test_nothing_is_left(vnodes: Fleet) -> None:
     assert not vnodes.processes()
     assert not vnodes.absent().changed
     vnodes.present()  # who ends the pods that fixture `load` deletes
-
-
-@pytest.mark.parametrize("delay", ["2", "uniform(1,3)", "exponential(1)", "lognormal(0.5,0.2)"])
-def test_kwok_starts_pods_when_it_is_told_to(plane: ControlPlane, tmp_path: Path, delay: str) -> None:
-    it = Fleet(plane, "kwok")
-    it.present()
-    try:
-        file = tmp_path / "deployment.json"
-        file.write_text(json.dumps(deployment({"turbokube.io/start-delay": delay})))
-        plane.kubectl("apply", "-f", str(file))
-        wait_for(lambda: len(it.running()) == PODS)
-        took = [_seconds(pod["status"]["startTime"]) - _bound(pod) for pod in it.running()]
-        assert 0.5 <= sum(took) / PODS <= 3.0  # whole seconds at both ends
-        plane.kubectl("delete", "-f", str(file))
-        wait_for(lambda: not it.items("pods", "-l", "app=engines"))
-    finally:
-        it.absent()
-
-
-def test_an_engine_that_does_not_live_says_why(plane: ControlPlane, tmp_path: Path) -> None:
-    broken = tmp_path / "kwok"
-    broken.write_text("#!/bin/sh\necho this kwok is broken >&2\nexit 3\n")
-    broken.chmod(0o755)
-    spec = msgspec.structs.replace(SPEC, engine="kwok", binary=str(broken), count=2)
-    target = load_target(plane.target)
-    with pytest.raises(fleet.FleetError, match=r"(?s)kwok-0 ended with code 3 after .*this kwok is broken"):
-        fleet.present(lambda: target, plane.state, spec, timeout=60)
-    fleet.absent(target, plane.state, spec)
-
-
-def test_what_an_engine_cannot_do_is_refused(plane: ControlPlane) -> None:
-    spec = msgspec.structs.replace(SPEC, engine="kwok", binary=binary("kwok"), fidelity="node")
-    with pytest.raises(SpecError, match="fidelity 'node' \\(allowed is lease\\)"):
-        fleet.present(lambda: load_target(plane.target), plane.state, spec)
 
 
 def _seconds(text: str) -> float:
