@@ -67,6 +67,10 @@ class Behaviour:
         failed = self.failure_rate and self._chance(uid, f"exit/{container}/{restarts}").random() < self.failure_rate
         return seconds, int(failed)
 
+    def late(self, uid: str, container: str, restarts: int) -> float:
+        """How late, from 0 to 1, a kubelet looks whether a back-off is over."""
+        return self._chance(uid, f"late/{container}/{restarts}").random()
+
     def _draw(self, wanted: Distribution, uid: str, purpose: str) -> float:
         return wanted.a if wanted.kind == "constant" else wanted.draw(self._chance(uid, purpose))
 

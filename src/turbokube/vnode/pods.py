@@ -36,7 +36,8 @@ _SYNC = 60.0  # seconds between two looks of a kubelet at a pod, or up to half o
 # Seconds from a pod's being bound to a kubelet's first status of it. The Node authorizer, which sees the pod when the
 # kubelet does, refuses those that are faster
 _TO_STATUS = (0.03, 0.15)
-_SLOW_START = 0.2  # seconds of a start from which a kubelet always tells of the sandbox apart; else of every other
+_CONTAINER_START = 0.3  # seconds that containerd takes at the least, above `lease`
+_GONE = (0.1, 0.6)  # seconds from the end of a pod's containers until a kubelet has cleared up after them
 _MOST_SPECS = 4096  # kept for pods that are the same but for their names
 
 _NONE: dict[str, str] = {}
@@ -255,10 +256,8 @@ class Pods:
         if not await self._patch(record.vnode, pod, body):
             return
         await self._ask(pod, record)
-        wait = due - time.time()
-        if wait > _SLOW_START or random.random() < 0.5:
-            await self._patch(record.vnode, pod, self._statuses.sandboxed(pod, time.time()))
-        self._after(wait, self._start, pod)
+        if await self._patch(record.vnode, pod, self._statuses.sandboxed(pod, time.time())):
+            self._after(max(due - time.time(), _CONTAINER_START), self._start, pod)
 
     async def _start(self, pod: objects.Pod) -> None:
         record = self._pods.get(pod.metadata.uid)
@@ -296,10 +295,13 @@ class Pods:
             await self._patch(record.vnode, record.pod, self._statuses.measured(record.pod))
 
     def _tell_started(self, pod: objects.Pod, record: _Record, container: objects.Container, now: float) -> None:
-        words = events.START if self._full else events.START[-1:]
-        for reason, message in words:
+        for reason, message in self._start_words():
             message = message.format(image=container.image)
             self._tell(record, events.event(pod, record.vnode.name, reason, message, now, container=container.name))
+
+    def _start_words(self) -> tuple[tuple[str, str], ...]:
+        """Reasons and messages of the Events of a container's start."""
+        return events.START if self._full else events.START[-1:]
 
     # its life
 
@@ -309,7 +311,7 @@ class Pods:
             record.pod = self._slim(pod)
         for run, container in zip(life.runs, record.pod.spec.containers, strict=True):
             run.container = container
-        if life.version:
+        if life.version or life.phase != RUNNING:  # of which an earlier engine had not told, or not to the end
             self._report_soon(life)
         self._appoint(life)
 
@@ -354,6 +356,8 @@ class Pods:
         life.ready_said = ready
         if life.version != version:
             self._report_soon(life)
+        elif phase != RUNNING and self._full:
+            self._after(1.0, self._conclude, life)  # when the kubelet has relisted its containers
         elif phase != RUNNING:
             self._rest(record)
             self._move(record, phase)
@@ -362,21 +366,34 @@ class Pods:
             if not self._full:
                 record.pod = None
 
+    async def _conclude(self, life: Life) -> None:
+        record = self._pods.get(life.uid)
+        if record is None or record.life is not life or record.phase != RUNNING or record.pod is None:
+            return
+        if self._waits(record, self._conclude, life):
+            return
+        found = await self._patch(record.vnode, record.pod, self._statuses.concluded(record.pod, life, time.time()))
+        if found and record.life is life and record.phase == RUNNING:
+            self._rest(record)
+            self._move(record, life.phase)
+
     def _tell_of(self, record: _Record, run: Run, reason: str, now: float) -> None:
         """The Event of a restart, or of a restart that is put off: told once, then counted."""
-        pod, name = record.pod, run.container.name
+        pod, container = record.pod, run.container
         assert pod is not None
         if reason == "Started":
             self._counts.container_restarts += 1
-            message, count, first = events.STARTED, run.starts, run.began
+            words, kind, count, first = self._start_words(), events.NORMAL, run.starts, run.began
         else:
-            message, count, first = events.backing_off(pod, name), run.backoffs, run.backed
-        kind = events.NORMAL if reason == "Started" else events.WARNING
-        event = events.event(pod, record.vnode.name, reason, message, first, container=name, kind=kind)
-        if count == 1:
-            self._tell(record, event)
-        else:
-            self._crew.put(self._tell_again, record.vnode, event, count, now)
+            words = ((reason, events.backing_off(pod, container.name)),)
+            kind, count, first = events.WARNING, run.backoffs, run.backed
+        for why, text in words:
+            message = text.format(image=container.image) if kind == events.NORMAL else text
+            event = events.event(pod, record.vnode.name, why, message, first, container=container.name, kind=kind)
+            if count == 1:
+                self._tell(record, event)
+            else:
+                self._crew.put(self._tell_again, record.vnode, event, count, now)
 
     # its end
 
@@ -396,23 +413,29 @@ class Pods:
         record = self._pods.get(pod.metadata.uid)
         if record is None or self._waits(record, self._finish, pod, code):
             return
-        now = time.time()
-        if code is None:
-            body = self._statuses.never_ran(pod, now)
+        vnode, now = record.vnode, time.time()
+        if code is not None:
+            if not await self._patch(vnode, pod, self._statuses.terminated(pod, record.life, code, now)):
+                return
         else:
-            body = self._statuses.terminated(pod, record.life, code, now)
-        if await self._patch(record.vnode, pod, body):
-            await self._remove(pod)
+            if self._full and await self._patch(vnode, pod, self._statuses.terminating(pod)):
+                await self._look(vnode, pod)
+            if not await self._patch(vnode, pod, self._statuses.never_ran(pod, now)):
+                return
+        if self._full and code is not None:  # once more, and then nothing has changed
+            await self._look(vnode, pod)
+            self._after(random.uniform(*_GONE), self._remove, pod)
+        else:
+            await self._remove(pod, look=False)
 
-    async def _remove(self, pod: objects.Pod) -> None:
+    async def _remove(self, pod: objects.Pod, look: bool = True) -> None:
         record = self._pods.get(pod.metadata.uid)
-        if record is None or self._waits(record, self._remove, pod):
+        if record is None or self._waits(record, self._remove, pod, look):
             return
-        path = _path(pod)
-        if self._full:
-            await record.vnode.client.call("get", "pods", "GET", path)
+        if self._full and look:
+            await self._look(record.vnode, pod)
         body = final_delete(pod.metadata.uid)
-        answer = await record.vnode.client.call("delete", "pods", "DELETE", path, body)
+        answer = await record.vnode.client.call("delete", "pods", "DELETE", _path(pod), body)
         if answer.status not in (404, 409):  # gone, or another pod of the same name
             answer.checked()
 
@@ -484,13 +507,17 @@ class Pods:
 
     async def _patch(self, vnode: Vnode, pod: objects.Pod, body: bytes) -> bool:
         """Whether the pod was there to be patched."""
-        path = _path(pod)
-        if self._full:  # the status manager looks before it writes
-            answer = await vnode.client.call("get", "pods", "GET", path)
-            if answer.status == 404:
-                return False
+        if self._full and not await self._look(vnode, pod):
+            return False
+        path = f"{_path(pod)}/status"
+        answer = await vnode.client.call("patch", "pods/status", "PATCH", path, body, STRATEGIC_PATCH)
+        if answer.status != 404:
             answer.checked()
-        answer = await vnode.client.call("patch", "pods/status", "PATCH", f"{path}/status", body, STRATEGIC_PATCH)
+        return answer.ok
+
+    async def _look(self, vnode: Vnode, pod: objects.Pod) -> bool:
+        """A full kubelet's status manager looks before it writes, and when there is nothing to write. Is it there?"""
+        answer = await vnode.client.call("get", "pods", "GET", _path(pod))
         if answer.status != 404:
             answer.checked()
         return answer.ok

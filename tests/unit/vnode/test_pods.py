@@ -514,7 +514,7 @@ def test_a_full_kubelet_asks_before_it_writes_mounts_tokens_and_tells_of_every_s
         scene.see("ADDED", with_token())
         await until(lambda: sum(path.endswith("/events") for path, _ in scene.posted()) == 3)
         methods = [(method, path.rpartition("/p1")[2]) for method, path, _ in scene.transport.asked if "/p1" in path]
-        assert methods in ([("GET", ""), ("PATCH", "/status")] * 2, [("GET", ""), ("PATCH", "/status")] * 3)
+        assert methods == [("GET", ""), ("PATCH", "/status")] * 3
         assert statuses(scene)[0]["containerStatuses"][0]["state"] == {"waiting": {"reason": "ContainerCreating"}}
         assert statuses(scene)[-1]["phase"] == "Running"
         ((path, body),) = [said for said in scene.posted() if "/serviceaccounts/" in said[0]]
@@ -523,6 +523,8 @@ def test_a_full_kubelet_asks_before_it_writes_mounts_tokens_and_tells_of_every_s
         dying = with_token(phase="Running", deletionTimestamp="x", deletionGracePeriodSeconds=30, generation=2)
         scene.see("MODIFIED", dying)
         await until(lambda: len(scene.asked("DELETE")) == 1)
+        methods = [method[0] for method, path, _ in scene.transport.asked if "/p1" in path][len(methods) :]
+        assert "".join(methods) == "GPGPGGD"
         await until(lambda: sum(path.endswith("/events") for path, _ in scene.posted()) == 4)
         assert statuses(scene)[-2]["observedGeneration"] == 2
         assert statuses(scene)[-1]["phase"] == "Succeeded"
@@ -530,6 +532,27 @@ def test_a_full_kubelet_asks_before_it_writes_mounts_tokens_and_tells_of_every_s
         assert own.referred == [("refer", "u1"), ("unrefer", "u1")]
 
     play(story, fidelity="kubelet")
+
+
+def test_a_full_kubelet_concludes_a_job_after_its_containers():
+    async def story(scene: Scene) -> None:
+        scene.see("ADDED", one(policy="Never"))
+        await until(lambda: scene.pods.phases()["Succeeded"] == 1)
+        assert [status.get("phase") for status in statuses(scene)] == [None, None, "Running", None, "Succeeded"]
+
+    play(story, fidelity="kubelet", run_time="0.2")
+
+
+def test_an_end_that_an_earlier_engine_told_half_of_is_told_to_the_end():
+    async def story(scene: Scene) -> None:
+        ended = objects.Terminated(0, "2026-01-01T00:00:00Z", "2026-01-01T00:00:09Z")
+        half = one(policy="Never", phase="Running")
+        half.status.container_statuses = [objects.ContainerStatus("a", state=objects.ContainerState(terminated=ended))]
+        scene.see("ADDED", half, listed=True)
+        await until(lambda: scene.pods.phases()["Succeeded"] == 1)
+        assert statuses(scene)[-1]["phase"] == "Succeeded"
+
+    play(story, fidelity="kubelet", run_time="9")
 
 
 def test_a_vnodes_own_list_tells_which_of_its_pods_are_gone():

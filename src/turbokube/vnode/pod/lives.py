@@ -20,7 +20,11 @@ _FIRST_BACKOFF, _LONGEST_BACKOFF, _CALM = 10.0, 300.0, 600.0  # seconds
 # An exit and the restart that follows at once are seen by two relists of the kubelet's PLEG (genericPlegRelistPeriod)
 _RELIST = 1.0  # seconds
 
-RUNNING, EXITED, BACKED_OFF = "Running", "Exited", "BackedOff"
+# Between an exit and the restart a kubelet looks at the pod when the back-off is over, once a minute at the least, and
+# up to half of that late (pod_workers.go, completeWork). Only there it finds that the container waits, and says so
+_LOOK, _LATE = 60.0, 0.5
+
+RUNNING, EXITED, BACKED_OFF, STARTING = "Running", "Exited", "BackedOff", "Starting"
 _NEVER = math.inf
 
 
@@ -149,26 +153,41 @@ class Life:
             if run.ends > run.due:
                 run.ready = True
                 self._plan(run)
-            else:
-                self._exit(run, now)
-            return ""
-        wait = self._wait(run)
+                return ""
+            return self._exit(run, now)
         assert run.exit is not None
-        if run.state == EXITED and wait > _RELIST and run.exit.finished + wait > now:
-            run.state, run.due = BACKED_OFF, run.exit.finished + wait
-            run.backed = run.backed or now
-            run.backoffs += 1
-            return "BackOff"
+        wait = self._wait(run)
+        left = run.exit.finished + wait - now
+        if wait and left > 0:
+            run.state = BACKED_OFF
+            return self._put_off(run, now, left)
+        if wait and run.state != STARTING:
+            run.state, run.due = STARTING, now + _RELIST
+            return ""
         run.backoff = min(run.backoff * 2, _LONGEST_BACKOFF) if wait else _FIRST_BACKOFF
         run.restarts += 1
         run.last = run.exit
         self._start(run, now)
         return "Started"
 
-    def _exit(self, run: Run, now: float) -> None:
+    def _exit(self, run: Run, now: float) -> str:
         run.state, run.ready = EXITED, False
         run.exit = Exit(run.code, run.started, run.ends)
-        run.due = max(run.ends, now) + _RELIST if self._restarts(run) else _NEVER
+        run.due = _NEVER
+        if not self._restarts(run):
+            return ""
+        wait = self._wait(run)
+        if wait:
+            return self._put_off(run, max(run.ends, now), run.ends + wait - max(run.ends, now))
+        run.due = max(run.ends, now) + _RELIST
+        return ""
+
+    def _put_off(self, run: Run, now: float, left: float) -> str:
+        late = self._behaviour.late(self.uid, run.container.name, run.restarts)
+        run.due = now + min(max(left, 0.0), _LOOK) * (1 + _LATE * late)
+        run.backed = run.backed or now
+        run.backoffs += 1
+        return "BackOff"
 
     def _restarts(self, run: Run) -> bool:
         policy = run.container.restart_policy or self._policy
@@ -195,7 +214,9 @@ class Life:
             return
         run.state = EXITED if state.terminated else BACKED_OFF
         run.exit = exit_of(state) or run.last or Exit(0, now, now)
-        run.due = max(now, run.exit.finished + self._wait(run)) if self._restarts(run) else _NEVER
+        late = self._behaviour.late(self.uid, run.container.name, run.restarts)
+        restart = run.exit.finished + self._wait(run) * (1 + _LATE * late)
+        run.due = max(now, restart) if self._restarts(run) else _NEVER
 
 
 def exit_of(state: objects.ContainerState | None) -> Exit | None:

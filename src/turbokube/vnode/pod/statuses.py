@@ -15,7 +15,7 @@ import msgspec
 from .. import objects
 from ..addresses import dotted
 from ..clock import rfc3339, unix_time
-from .lives import BACKED_OFF, RUNNING, Exit, Life, Run, exit_of
+from .lives import EXITED, RUNNING, Exit, Life, Run, exit_of
 
 _encode = msgspec.json.encode
 
@@ -109,13 +109,22 @@ class Statuses:
         """What has become of the containers of a pod that runs, or does so no more."""
         moment, phase, ready = rfc3339(now), life.phase, life.ready
         status: Status = {"containerStatuses": self._runs(pod, life.runs)}
-        if phase == "Running":
+        if phase != "Running" and self._full:  # the phase follows, see `concluded`
+            status["conditions"] = _end_conditions(pod, phase, moment, life.ready_said)[1:]
+        elif phase == "Running":
             status["conditions"] = _conditions(pod, moment, unready=life.unready)[2:]
             if ready == life.ready_said:
                 _keep_times(status["conditions"])
         else:
             status |= self._end(pod, phase, rfc3339(life.runs[0].began or now), moment, life.ready_said)
         return self._patch(pod, status, generation=not self._full)
+
+    def concluded(self, pod: objects.Pod, life: Life, now: float) -> bytes:
+        """A full kubelet's last word of a pod whose containers have ended by themselves: the sandbox is gone too."""
+        moment = rfc3339(now)
+        status = self._end(pod, life.phase, rfc3339(life.runs[0].began or now), moment, was_ready=False)
+        del status["conditions"][1:]
+        return self._patch(pod, status, generation=False)
 
     def terminating(self, pod: objects.Pod) -> bytes:
         """The pod is to end, which a full kubelet has seen."""
@@ -219,7 +228,7 @@ class Statuses:
             return self._container(pod, one, state, restarts, last, ready=run.ready, started=True)
         assert run.exit is not None
         ended = _ended(pod, one, restarts, run.exit)
-        if run.state == BACKED_OFF:
+        if run.state != EXITED:
             waiting = {"waiting": {"reason": "CrashLoopBackOff", "message": backing_off(pod, run)}}
             return self._container(pod, one, waiting, restarts, ended)
         return self._container(pod, one, {"terminated": ended}, restarts, last)

@@ -97,8 +97,11 @@ def test_a_container_that_crashes_shows_its_exits_and_why_it_waits() -> None:
     assert conditions(told)["Ready"] == ("False", "ContainersNotReady")
     assert told["conditions"][0]["lastTransitionTime"]
     life.ready_said = False
-    for seconds in (3, 5, 6):
-        list(life.advance(NOW + seconds))
+    list(life.advance(NOW + 3))
+    list(life.advance(NOW + 5))
+    (one,) = status(LEASE.changed(pod, life, NOW + 5))["containerStatuses"]
+    assert one["state"]["terminated"]["startedAt"] == "2026-03-04T05:06:10Z"  # until it is looked at again
+    list(life.advance(life.due))
     (one,) = (told := status(LEASE.changed(pod, life, NOW + 6)))["containerStatuses"]
     assert one["state"]["waiting"] == {
         "reason": "CrashLoopBackOff",
@@ -107,11 +110,24 @@ def test_a_container_that_crashes_shows_its_exits_and_why_it_waits() -> None:
     assert one["lastState"]["terminated"]["startedAt"] == "2026-03-04T05:06:10Z"
     assert one["restartCount"] == 1
     assert "lastTransitionTime" not in told["conditions"][0]  # it was not ready before
-    list(life.advance(NOW + 15))
+    list(life.advance(life.due))
     (again,) = status(LEASE.changed(pod, life, NOW + 15))["containerStatuses"]
-    assert (again["state"], again["restartCount"]) == ({"running": {"startedAt": "2026-03-04T05:06:22Z"}}, 2)
+    assert ("running" in again["state"], again["restartCount"]) == (True, 2)
     assert again["lastState"] == one["lastState"]
     assert again["containerID"] != one["containerID"] == again["lastState"]["terminated"]["containerID"]
+
+
+def test_a_full_kubelet_tells_of_the_end_of_a_job_in_two_steps() -> None:
+    pod = a_pod(policy="Never")
+    life = a_life(pod, run_time="2")
+    life.ready_said = True
+    list(life.advance(NOW + 2))
+    ended = status(FULL.changed(pod, life, NOW + 2))
+    assert "phase" not in ended
+    assert conditions(ended)["Ready"] == ("False", "PodCompleted")
+    assert "PodReadyToStartContainers" not in conditions(ended)
+    concluded = status(FULL.concluded(pod, life, NOW + 3))
+    assert (concluded["phase"], conditions(concluded)) == ("Succeeded", {"PodReadyToStartContainers": ("False", None)})
 
 
 @pytest.mark.parametrize(("rate", "phase", "reason"), [(0, "Succeeded", "PodCompleted"), (1, "Failed", "PodFailed")])
