@@ -104,6 +104,15 @@ def test_processes_of_a_fleet_share_its_vnodes() -> None:
     assert four - one == pytest.approx(3 * 30 * 2**20)
 
 
+def test_vnodes_with_connections_of_their_own_take_memory_in_the_fleet_and_in_the_api_server() -> None:
+    lease, kubelet, node = (
+        predict(profile(**SMALL, fidelity=fidelity), machine(2, 22), ONE_MACHINE, measured.load()).memory / 2**20
+        for fidelity in ("lease", "kubelet", "node")
+    )
+    assert kubelet - lease == pytest.approx(1000 * (105 + 450) / 1024)
+    assert node - lease == pytest.approx(1000 * (130 + 900) / 1024)
+
+
 @pytest.mark.parametrize(
     ("settings", "apiservers", "files"),
     [
