@@ -19,9 +19,9 @@ MEMORY_SHARE = 0.9  # of what is available: garbage collectors and the page cach
 STORE_SHARE = 0.8  # of the quota: fragmentation and a late compaction need the rest
 # supervisord wants 1,024 (its minfds), and etcd and the API server keep some hundred files and connections open
 OPEN_FILES = 1024
-# Resident KiB of a vnode's own connections and watches, on top of the coefficients, which are of fidelity lease. The
-# fleet's were measured with 110 vnodes; the API server's are the most that 10 watches on a connection took with 300, and
-# twice that
+# Resident KiB of a vnode's own connections and watches, on top of the coefficients, which are of fidelity lease. Those
+# of the fleet were measured with 110 vnodes; those of the API server are the most that 10 watches on a connection took
+# with 300 vnodes, and twice that
 VNODE_KIB: dict[str, dict[str, float]] = {
     "lease": {},
     "kubelet": {"fleet": 105, "kube-apiserver": 450},
