@@ -18,6 +18,7 @@ import msgspec
 
 from turbokube.api.http1 import Http1
 from turbokube.api.target import Target
+from turbokube.engines import kwok
 from turbokube.vnode import fleet
 from turbokube.vnode.nodes import LEASES, NODES
 from turbokube.vnode.spec import Spec
@@ -165,8 +166,12 @@ def kwok_binary(given: str) -> Path:
     return binary
 
 
-def kwok_stages(folder: Path) -> Path:
-    """KWOK's own stages, out of its module, as one file for its --config."""
+def kwok_stages(folder: Path, same: bool = False) -> Path:
+    """KWOK's own stages, out of its module, as one file for its --config; with `same` those of the engine `kwok`."""
+    if same:
+        config = folder / "same.yaml"
+        config.write_text(kwok.stages(Spec(run=_RUN, count=0)))
+        return config
     module = Path(_go("list", "-mod=readonly", "-m", "-f={{.Dir}}", "sigs.k8s.io/kwok").strip())
     files = [
         file

@@ -61,6 +61,7 @@ def main() -> None:
     words.add_argument("--idle", type=float, default=75.0, help="seconds of the idle window, 30 or more")
     words.add_argument("--processes", type=int, default=1, help="engine processes that share the fleet")
     words.add_argument("--only", choices=("turbokube", "kwok"), help="one of the two alone")
+    words.add_argument("--stages", choices=("stock", "same"), default="stock", help="KWOK's own, or this project's")
     words.add_argument("--output", type=Path, help="JSON file; default: runs/bench-fleet.json of the checkout")
     given = words.parse_args()
     if given.idle < 30:
@@ -74,7 +75,7 @@ def main() -> None:
         if given.only != "kwok":
             players.append(TurboKube(target, plane.state, processes=given.processes))
         if given.only != "turbokube":
-            players.append(Kwok(target, folder, binary, kwok_stages(folder)))
+            players.append(Kwok(target, folder, binary, kwok_stages(folder, given.stages == "same")))
         others = gauge.aside(target)
         for number in range(given.rounds):
             for nodes in given.nodes:
@@ -91,7 +92,7 @@ def main() -> None:
 
 
 def _told(given: argparse.Namespace) -> dict[str, Any]:
-    return {name: getattr(given, name) for name in ("nodes", "pods", "rounds", "idle", "processes")}
+    return {name: getattr(given, name) for name in ("nodes", "pods", "rounds", "idle", "processes", "stages")}
 
 
 def measure(
