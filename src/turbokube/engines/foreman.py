@@ -23,7 +23,7 @@ from ..vnode.metrics import Counts, exposition, resident
 from ..vnode.nodes import LEASES, NODES
 from ..vnode.spec import RUN_LABEL, Spec
 from .children import Children
-from .members import JITTER, Member, Members
+from .members import Member, Members
 
 _TIMEOUT = 30.0  # seconds, client-go's usual
 CA, IDENTITY = "ca.crt", "identity.pem"  # in the engine's folder: whom to trust, and who the fleet is
@@ -283,8 +283,7 @@ class Foreman:
             'vnodes{state="wanted"}': self.spec.count,
             'vnodes{state="joined"}': sum(member.joined for member in members),
             'vnodes{state="ready"}': sum(member.ready for member in members),
-            # an interval begins when the renewal before it is over, and is 0 to 4 % longer than it is said to be
-            "lease_interval_seconds": self.spec.lease_interval * (1 + JITTER / 2),
+            "lease_interval_seconds": self.spec.lease_interval,
             "lease_oldest_renewal_seconds": self.members.oldest(),
             "processes": len(self.children),
             "process_restarts": self.children.restarts,

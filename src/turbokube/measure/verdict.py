@@ -89,7 +89,10 @@ def lease_interval(meta: Mapping[str, Any]) -> float:
 
 def lease_period(metrics: Metrics, meta: Mapping[str, Any]) -> sli.LeasePeriod:
     """When renewals of a Lease are due, by the profile's interval and the fidelity of the vnodes."""
-    return sli.LeasePeriod(metrics, lease_interval(meta), str(meta.get("fidelity") or "lease"))
+    engine = (meta.get("profile") or {}).get("turbokube_engine") or "builtin"
+    # engines of others wait as the kubelet does, whatever their fidelity
+    fidelity = str(meta.get("fidelity") or "lease") if engine == "builtin" else "kubelet"
+    return sli.LeasePeriod(metrics, lease_interval(meta), fidelity)
 
 
 def gather(reader: Reader, metrics: Metrics, limits: Limits) -> Facts:
