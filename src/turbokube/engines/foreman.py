@@ -54,6 +54,10 @@ class Engine(Protocol):
         """Before a process that ended is started again."""
         ...
 
+    def closed(self) -> None:
+        """After the last process has ended."""
+        ...
+
 
 class Conflict(Exception):
     """A vnode cannot join, and it is the user who must decide; the message is one for the user."""
@@ -111,7 +115,8 @@ class Foreman:
         """End the engine's processes; Nodes stay where they are."""
         await self.children.stop_all()
         await self._transport.close()
-        shutil.rmtree(self.folder)
+        self._engine.closed()
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def scale(self, count: int) -> None:
         """Let vnodes join or leave until there are `count`, those of the highest numbers last and first."""

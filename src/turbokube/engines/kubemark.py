@@ -54,6 +54,9 @@ class Kubemark:
         shutil.rmtree(self._folder(member))
         _remove_sockets()
 
+    def closed(self) -> None:
+        _remove_sockets()
+
     async def revive(self, name: str) -> None:
         pass
 

@@ -59,6 +59,9 @@ class Kwok:
         if all(group_of(other) != group_of(member) for other in others):
             await self._foreman.children.stop(_name(group_of(member)))
 
+    def closed(self) -> None:
+        pass
+
     async def revive(self, name: str) -> None:
         await self._release(int(name.rpartition("-")[2]))
 

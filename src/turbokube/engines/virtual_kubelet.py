@@ -44,6 +44,9 @@ class VirtualKubelet:
     async def left(self, member: Member) -> None:
         shutil.rmtree(self._folder(member))
 
+    def closed(self) -> None:
+        pass
+
     async def revive(self, name: str) -> None:
         pass
 
