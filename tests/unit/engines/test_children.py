@@ -42,7 +42,7 @@ def sh(some: Children, name: str, script: str) -> None:
 def test_they_are_marked_logged_measured_and_stopped(tmp_path: Path) -> None:
     async def use(some: Children) -> None:
         sh(some, "one", "echo $GREETING; exec sleep 60")
-        sh(some, "two", "trap '' TERM; while :; do sleep 60; done")
+        sh(some, "two", "trap '' TERM; exec sleep 60")
         await asyncio.sleep(0.3)
         assert {one.name for one in process.marked(tmp_path)} >= {"one", "two"}
         assert (tmp_path / "log" / "one.log").read_text() == "hello\n"
