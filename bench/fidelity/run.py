@@ -258,7 +258,6 @@ def requests(log: Path, nodes: int, join: tuple[float, float], window: tuple[flo
     return {
         "joining": {kind: count / nodes for kind, count in sorted(joining.requests.items())},
         "requests": {kind: count / nodes / minutes for kind, count in sorted(steady.requests.items())},
-        "of_kube_proxy": {kind: count / nodes / minutes for kind, count in sorted(steady.proxy_requests.items())},
         "counted": dict(sorted(steady.requests.items())),
         "failed": dict(sorted(steady.failed.items())),
         "watches": {resource: count / nodes for resource, count in sorted(watches.items())},

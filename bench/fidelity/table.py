@@ -6,10 +6,13 @@ python -m bench.fidelity.table runs/fidelity/real.json runs/fidelity/builtin-*.j
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
+
+from bench.fidelity.tally import PROXY
 
 # Below so many per node and minute a request is a detail; those that are rarer everywhere are one row together.
 RARE = 0.005
@@ -52,12 +55,20 @@ def render(results: list[dict[str, Any]]) -> str:
 
 
 def beyond(first: dict[str, Any], other: dict[str, Any], limit: float = 0.1) -> list[str]:
-    """A line for each kind of request whose rate differs by more than the limit and by more than one count's worth."""
+    """A line for each kind of request whose rate differs by more than the limit, and by more than chance may do.
+
+    Chance: one standard deviation of the difference of two counts (Poisson). kube-proxy's are left out where the other
+    has none.
+    """
+    node_minutes = [one["minutes"] * one["conditions"]["nodes"] for one in (first, other)]
+    has_proxy = any(kind.startswith(PROXY) for kind in other["requests"])
     lines = []
-    minutes = min(one["minutes"] * one["conditions"]["nodes"] for one in (first, other))
     for kind in _keys([first, other], "requests"):
+        if kind.startswith(PROXY) and not has_proxy:
+            continue
         real, ours = (one["requests"].get(kind, 0.0) for one in (first, other))
-        if abs(ours - real) > max(limit * real, 1 / minutes):
+        chance = math.sqrt(real / node_minutes[0] + ours / node_minutes[1])
+        if abs(ours - real) > max(limit * real, chance):
             lines.append(f"- `{kind}`: {ours:.3f} instead of {real:.3f} ({_share(ours, real)})")
     return lines or ["None."]
 

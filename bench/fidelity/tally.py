@@ -21,6 +21,7 @@ _NOT_NODES = (
     "turbokube:scraper",
 )
 KUBE_PROXY = "system:kube-proxy"
+PROXY = "kube-proxy: "  # what its requests are told apart by
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,16 @@ class Request:
 
     @property
     def kind(self) -> str:
-        """What it is counted as: "update leases"."""
-        return f"{self.verb} {self.what}"
+        """What it is counted as: "update leases", "kube-proxy: watch services"."""
+        return self._whose(f"{self.verb} {self.what}")
+
+    @property
+    def watched(self) -> str:
+        """What a watch is counted as while it is open."""
+        return self._whose(self.what)
+
+    def _whose(self, words: str) -> str:
+        return f"{PROXY}{words}" if self.by_proxy else words
 
     @property
     def by_proxy(self) -> bool:
@@ -54,7 +63,6 @@ class Tally:
     """A stretch of time. Requests are counted when they end, watches when they begin."""
 
     requests: Counter[str] = field(default_factory=Counter)
-    proxy_requests: Counter[str] = field(default_factory=Counter)  # those of `requests` that are kube-proxies'
     failed: Counter[str] = field(default_factory=Counter)  # "404 get leases"
     agents: Counter[str] = field(default_factory=Counter)
     users: set[str] = field(default_factory=set)
@@ -97,8 +105,6 @@ def count(requests: Iterable[Request], begin: float, end: float) -> Tally:
         tally.requests[request.kind] += 1
         tally.agents[request.agent] += 1
         tally.users.add(request.user)
-        if request.by_proxy:
-            tally.proxy_requests[request.kind] += 1
         if request.code >= 400:
             tally.failed[f"{request.code} {request.kind}"] += 1
     return tally
@@ -111,9 +117,9 @@ def open_watches(requests: Iterable[Request], at: float) -> Counter[str]:
         if request.verb != "watch" or request.code >= 400:
             continue
         if request.ended is None:
-            begun[request.what] += request.begun <= at
+            begun[request.watched] += request.begun <= at
         elif request.ended <= at:
-            begun[request.what] -= 1
+            begun[request.watched] -= 1
     return +begun
 
 
