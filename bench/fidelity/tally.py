@@ -55,7 +55,7 @@ class Request:
     @property
     def by_proxy(self) -> bool:
         """Whether kube-proxy asked."""
-        return self.user == KUBE_PROXY or "kube-proxy" in self.user
+        return self.user == KUBE_PROXY or self.agent.startswith("kube-proxy/")
 
 
 @dataclass
