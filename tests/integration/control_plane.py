@@ -82,6 +82,8 @@ def control_plane(
     """Bring a control plane up, and tear it down whatever happens."""
     folder = Path(tempfile.mkdtemp(prefix="turbokube-test-"))
     state = state or folder / "state"
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:  # as a bench that `timeout` ends
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     try:
         yield provision(state, etcd=etcd, apiservers=apiservers, **variables)
     finally:
@@ -174,7 +176,6 @@ def main() -> None:
     state = Path(words.pop(words.index("--state") + 1)) if "--state" in words else None
     variables = dict(word.split("=", 1) for word in words if "=" in word)
     numbers = {name: int(variables.pop(name)) for name in ("etcd", "apiservers") if name in variables}
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with control_plane(state=state, **numbers, **variables) as plane:  # type: ignore[arg-type]
         print(plane.target, flush=True)
         with contextlib.suppress(EOFError, KeyboardInterrupt):
