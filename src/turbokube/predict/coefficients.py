@@ -45,9 +45,7 @@ class Coefficients(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     provenance: dict[str, Any]
     components: dict[str, Cost]  # by kind; a store that is not here costs what etcd does
-    engines: dict[
-        str, Cost
-    ] = {}  # in the place of `fleet` where another engine runs it; docs/engines.md says how found
+    engines: dict[str, Cost] = {}  # instead of `fleet` where another engine runs it: docs/engines.md
     store: StoreCost
     disk: DiskCost
     requests_per_pod: dict[str, float]  # requests under a component's own client limit

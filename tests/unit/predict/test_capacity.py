@@ -159,7 +159,7 @@ def test_8k_is_refused_by_two_cores_with_what_can_be_done() -> None:
 
 
 def test_8k_is_carried_by_sixteen_cores() -> None:
-    assert judge(profile("8k"), machine(16, 64), ONE_MACHINE, measured.load()).refusal == ""
+    assert judge(profile("8k"), machine(16, 96), ONE_MACHINE, measured.load()).refusal == ""
 
 
 def test_8k_with_fewer_pods_and_a_longer_lease_is_carried_by_two_cores() -> None:
