@@ -1,4 +1,4 @@
-"""Client certificates: signed with a CA's key, or asked for. For those who make them: engines are given the files."""
+"""Certificates: signed with a CA's key, asked for, or self-signed. For those who make them: engines are given files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-_GOOD_FOR = datetime.timedelta(days=365)  # as kubeadm's
+_GOOD_FOR = datetime.timedelta(days=365)  # as kubeadm's and the kubelet's own
 _RENEWED = datetime.timedelta(days=30)  # before its end
 _SKEW = datetime.timedelta(minutes=5)  # a certificate is good from so long ago, for clocks that differ
 
@@ -101,6 +101,26 @@ def new_key() -> ec.EllipticCurvePrivateKey:
 def request(key: ec.EllipticCurvePrivateKey, subject: Subject) -> bytes:
     """A certificate signing request, PEM."""
     made = x509.CertificateSigningRequestBuilder().subject_name(subject.name()).sign(key, hashes.SHA256())
+    return made.public_bytes(serialization.Encoding.PEM)
+
+
+def self_signed(key: ec.EllipticCurvePrivateKey, name: str) -> bytes:
+    """A serving certificate that is its own CA, PEM (client-go/util/cert.GenerateSelfSignedCertKey)."""
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+    now = datetime.datetime.now(datetime.UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(hours=1))
+        .not_valid_after(now + _GOOD_FOR)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([x509.oid.ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
     return made.public_bytes(serialization.Encoding.PEM)
 
 

@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from server_fakes import pod
 from vnode_fakes import FakeTransport, until
 
+from turbokube.api import pki
 from turbokube.api.transport import Response, Unreachable
 from turbokube.vnode.client import Client
 from turbokube.vnode.metrics import Counts
@@ -417,5 +418,12 @@ def test_the_serving_certificate_is_kept_until_it_nears_its_end(tmp_path, monkey
     first = certificate.ensure(path, "trial").read_bytes()
     assert path.stat().st_mode & 0o777 == 0o600
     assert certificate.ensure(path, "trial").read_bytes() == first
-    monkeypatch.setattr(certificate, "_RENEWED", timedelta(days=366))
+    monkeypatch.setattr(pki, "_RENEWED", timedelta(days=366))
     assert certificate.ensure(path, "trial").read_bytes() != first
+
+
+def test_a_serving_certificate_that_is_broken_is_made_anew(tmp_path):
+    path = tmp_path / "serving.pem"
+    path.write_text("broken")
+    certificate.ensure(path, "trial")
+    ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(path)
