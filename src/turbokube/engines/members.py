@@ -13,12 +13,9 @@ import msgspec
 from ..api.watch import ListWatch
 from ..vnode import objects
 from ..vnode.client import Client
+from ..vnode.clock import JITTER
 from ..vnode.nodes import LEASES, NODES
 from ..vnode.spec import RUN_LABEL, Spec
-
-# wait.JitterUntil of the kubelet's lease controller and KWOK's: up to 4 % are added to every interval
-JITTER = 0.04
-PHASES = ("Pending", "Running", "Terminating", "Succeeded", "Failed")
 
 
 class _LeaseMeta(msgspec.Struct):
@@ -96,7 +93,7 @@ class Members:
 
     def phases(self) -> dict[str, int]:
         """How many pods are in which phase; Terminating is one here, as kubectl has it."""
-        return {phase: self._phases[phase] for phase in PHASES}
+        return {phase: self._phases[phase] for phase in objects.PHASES}
 
     def add(self, index: int) -> Member:
         name = self._spec.name(index)

@@ -14,6 +14,9 @@ T = TypeVar("T")
 _GOLDEN = (
     0.6180339887498949  # multiples of it, modulo 1, are spread evenly however many there are (three-distance theorem)
 )
+# Of an interval, at most, on top of it: wait.JitterUntil of the kubelet's lease controller, of its look at the node's
+# status, and of KWOK's leases
+JITTER = 0.04
 _TICK = 0.05  # seconds: the least distance of two moments on a wheel or an agenda; due times are exact to this
 
 

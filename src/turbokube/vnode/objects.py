@@ -26,6 +26,9 @@ _NO_NETWORK = (
     "message:Network plugin returns error: cni plugin not initialized"
 )
 
+PENDING, RUNNING, ENDING, SUCCEEDED, FAILED = "Pending", "Running", "Terminating", "Succeeded", "Failed"
+PHASES = (PENDING, RUNNING, ENDING, SUCCEEDED, FAILED)  # of a pod; Terminating is one here, as kubectl has it
+
 
 def conditions(ready: bool) -> tuple[tuple[str, str, str, str], ...]:
     """Those of a node; of one that is not ready since its network is not."""

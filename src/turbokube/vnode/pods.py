@@ -22,14 +22,13 @@ from .client import Client
 from .clock import Agenda, unix_time
 from .crew import Crew, transient
 from .nodes import Vnode
+from .objects import ENDING, FAILED, PENDING, RUNNING, SUCCEEDED
 from .pod import events
 from .pod.lives import Life, Run
 from .pod.statuses import SIGKILL, Statuses, final_delete
 from .pod.tokens import token_request, tokens
 from .spec import Spec
 
-PENDING, RUNNING, ENDING, SUCCEEDED, FAILED = "Pending", "Running", "Terminating", "Succeeded", "Failed"
-PHASES = (PENDING, RUNNING, ENDING, SUCCEEDED, FAILED)
 _MIRROR = "kubernetes.io/config.mirror"  # the annotation of what stands for a static pod, which no vnode has
 _REFRESH = 0.8  # of a token's life, after which a kubelet asks for another (token_manager.go, requiresRefresh)
 _SYNC = 60.0  # seconds between two looks of a kubelet at a pod, or up to half of that more (syncFrequency)
@@ -96,7 +95,7 @@ class Pods:
 
     def phases(self) -> dict[str, int]:
         """How many pods are in which phase; Terminating is one here, as kubectl has it."""
-        return {phase: self._phases[phase] for phase in PHASES}
+        return {phase: self._phases[phase] for phase in objects.PHASES}
 
     async def run(self) -> None:
         """Follow the pods for ever."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ...api import protobuf
 from ...api.transport import PROTOBUF, STRATEGIC_PATCH, ApiError, Response, Unreachable
 from .. import objects
-from ..clock import Agenda
+from ..clock import JITTER, Agenda
 from ..crew import transient
 from ..metrics import Counts
 from ..nodes import LEASES, NODES, Vnode
@@ -26,7 +26,6 @@ from .reflector import Kind, Reflector
 if TYPE_CHECKING:
     from .members import Kubelets
 
-JITTER = 0.04  # of an interval, on top of it: of the lease's (leaseController) and of the look at the status
 ACCEPT = f"{PROTOBUF},application/json"
 _CHECK = 10.0  # seconds between two looks at whether the status has changed or is due (nodeStatusUpdateFrequency)
 _TRIES = 5  # of a renewal or a report, one after the other (maxUpdateRetries, nodeStatusUpdateRetry)
