@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import httptools
 
 from .credentials import Credential
+from .lines import Lines
 from .transport import JSON, Response, Unreachable
 
 _MAX_BUFFERED = 64 * 1024 * 1024  # a stream's unread bytes before its socket is paused
@@ -64,12 +65,12 @@ class _Connection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         if self._stream is not None:
-            self._stream.status = self._parser.get_status_code()
+            self._stream.head(self._parser.get_status_code(), self._retry_after)
             self.deadline = 0.0
 
     def on_body(self, body: bytes) -> None:
         if self._stream is not None:
-            self._stream.feed(body)
+            self._stream.data(body)
         else:
             self._chunks.append(body)
 
@@ -84,7 +85,7 @@ class _Connection(asyncio.Protocol):
     def _answered(self, answer: Response, keep: bool) -> None:
         self.deadline = 0.0
         if self._stream is not None:
-            self._stream.finish("")
+            self._stream.ended("")
             self._stream, keep = None, False
         elif self._answer is not None:
             if not self._answer.done():
@@ -122,50 +123,33 @@ class _Connection(asyncio.Protocol):
         if self._answer is not None and not self._answer.done():
             self._answer.set_exception(Unreachable(why, sent=True))
         if self._stream is not None:
-            self._stream.finish(why)
+            self._stream.ended(why)
         self._answer = self._stream = None
 
 
-class _Stream:
-    """Bytes in, lines out; pauses its socket when the reader falls far behind."""
+class _Stream(Lines):
+    """Lines that pause their socket when the reader falls far behind."""
 
     def __init__(self) -> None:
-        self.status = 0
+        super().__init__()
         self.transport: asyncio.Transport | None = None
-        self.ended: str | None = None  # None: open; "": the server ended it; else: why it broke
-        self._parts: list[bytes] = []
-        self._size = 0
+        self._size = 0  # unread bytes
         self._paused = False
-        self._wake = asyncio.Event()
 
-    def feed(self, data: bytes) -> None:
-        self._parts.append(data)
-        self._size += len(data)
+    def data(self, chunk: bytes) -> None:
+        super().data(chunk)
+        self._size += len(chunk)
         if self._size > _MAX_BUFFERED and self.transport is not None and not self._paused:
             self._paused = True
             self.transport.pause_reading()
-        self._wake.set()
 
-    def finish(self, why: str) -> None:
-        if self.ended is None:
-            self.ended = why
-        self._wake.set()
-
-    def take(self) -> bytes:
-        data = b"".join(self._parts)
-        self._parts.clear()
+    async def lines(self) -> list[bytes] | None:
+        lines = await super().lines()
         self._size = 0
         if self._paused and self.transport is not None and not self.transport.is_closing():
             self._paused = False
             self.transport.resume_reading()
-        return data
-
-    async def more(self) -> bytes:
-        """What came since the last call, awaited if there is nothing; b'' at the end."""
-        while not self._parts and self.ended is None:
-            self._wake.clear()
-            await self._wake.wait()
-        return self.take()
+        return lines
 
 
 class Http1:
@@ -224,19 +208,10 @@ class Http1:
         self._streams.add(connection)
         try:
             connection.open(self._head("GET", path, b"", JSON, accept), stream, self.loop.time() + 60.0)
-            rest = b""
-            while data := await stream.more():
-                if stream.status >= 300:
-                    rest += data
-                    continue
-                lines = (rest + data).split(b"\n")
-                rest = lines.pop()
+            while (lines := await stream.lines()) is not None:
                 for line in lines:
                     yield line
-            if stream.status >= 300:
-                raise Response(stream.status, rest).error()
-            if stream.ended:
-                raise Unreachable(stream.ended, sent=True)
+            stream.check(sent=True)
         finally:
             connection.abort("done")
 

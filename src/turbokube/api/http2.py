@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 from . import hpack
 from .connection import Connection, Listener, Stream, reason
 from .credentials import Credential
+from .lines import Lines
 from .transport import JSON, Response, Unreachable
 
 __all__ = ["Http2", "Listener", "Stream"]
@@ -100,25 +101,16 @@ class Http2:
 
     async def stream(self, path: str, accept: str = JSON) -> AsyncIterator[bytes]:
         """See Transport. Yields complete lines without their newline."""
-        reader = _Reader()
+        reader = Lines()
         stream = self.open(path, accept, reader)
         stream.held = True
-        rest = b""
         try:
-            while data := await reader.more():
+            while (lines := await reader.lines()) is not None:
                 if stream.connection is not None:
                     stream.connection.give_room(stream)
-                if reader.status >= 300:
-                    rest += data
-                    continue
-                lines = (rest + data).split(b"\n")
-                rest = lines.pop()
                 for line in lines:
                     yield line
-            if reader.why:
-                raise Unreachable(reader.why, sent=stream.sent)
-            if reader.status >= 300:
-                raise Response(reader.status, rest, reader.retry_after).error()
+            reader.check(stream.sent)
         finally:
             self.cancel(stream)
 
@@ -127,7 +119,7 @@ class Http2:
         self._closed = True
         for connection in list(self.connections):
             for stream in list(connection.streams.values()):
-                if not isinstance(stream.listener, _Call | _Reader):
+                if not isinstance(stream.listener, _Call | Lines):
                     connection.cancel(stream)
             connection.lose("closed")
         await asyncio.sleep(0)
@@ -259,37 +251,6 @@ class _Call:
             self.answer.set_exception(Unreachable(f"an answer that is no gzip: {error}", sent=True))
             return
         self.answer.set_result(Response(self._status, body, self._retry_after))
-
-
-class _Reader:
-    """The listener of `Http2.stream`."""
-
-    def __init__(self) -> None:
-        self.status = 0
-        self.retry_after = 0.0
-        self.why: str | None = None  # as `ended` said
-        self._parts: list[bytes] = []
-        self._wake = asyncio.Event()
-
-    def head(self, status: int, retry_after: float) -> None:
-        self.status, self.retry_after = status, retry_after
-
-    def data(self, chunk: bytes) -> None:
-        self._parts.append(chunk)
-        self._wake.set()
-
-    def ended(self, why: str) -> None:
-        self.why = why
-        self._wake.set()
-
-    async def more(self) -> bytes:
-        """What came since the last call, awaited if there is nothing; b"" at the end."""
-        while not self._parts and self.why is None:
-            self._wake.clear()
-            await self._wake.wait()
-        data = b"".join(self._parts)
-        self._parts.clear()
-        return data
 
 
 class _Clock:
