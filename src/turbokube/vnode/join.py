@@ -51,13 +51,11 @@ class JoinError(ControlError):
 
 
 def prepare(target: Target, state: Path, spec: Spec, deadline: float) -> list[str]:
-    """Have a file of certificate and key for each vnode of `spec`, and one for kube-proxy at fidelity `node`.
+    """Have a file of certificate and key for each vnode of `spec`, above `lease`, and at `node` one for kube-proxy.
 
     They lie in <state>/fleet/pki; those that are good for a month stay. `deadline`: time.monotonic. Returns whose were
     made. Raises JoinError.
     """
-    if spec.fidelity == "lease":
-        return []
     folder = state / "fleet" / "pki"
     for each in (state, folder.parent, folder):
         each.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -81,11 +81,6 @@ def test_a_new_ca_means_new_certificates(target, tmp_path):
     assert len(prepare(target, tmp_path)) == 3
 
 
-def test_who_shares_an_identity_needs_none_of_its_own(target, tmp_path):
-    assert prepare(target, tmp_path, fidelity="lease") == []
-    assert not (tmp_path / "fleet").exists()
-
-
 def test_a_ca_that_is_away_or_another_clusters_is_said_with_what_else_there_is(target, tmp_path):
     make_ca(tmp_path / "pki")
     with pytest.raises(join.JoinError, match="not the cluster's; allowed is 'csr'"):
