@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,8 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+
+from turbokube import disk
 
 _GOOD_FOR = datetime.timedelta(days=365)  # as kubeadm's and the kubelet's own
 _RENEWED = datetime.timedelta(days=30)  # before its end
@@ -130,10 +131,7 @@ def write(file: Path, key: ec.EllipticCurvePrivateKey, certificate: bytes) -> No
     pem = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption()
     )
-    new = file.with_name(f"{file.name}.new")
-    with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as out:
-        out.write(pem + certificate)
-    new.replace(file)
+    disk.replace(file, pem + certificate)
 
 
 def _lasting(file: Path) -> x509.Certificate | None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import msgspec
+
+from turbokube import disk
 
 from .writer import BundleError
 
@@ -42,9 +43,7 @@ def read(folder: Path) -> dict[str, Any] | None:
 def write(folder: Path, content: dict[str, Any]) -> None:
     """Replace run.json at one stroke."""
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f".{FILE}"
-    temporary.write_bytes(msgspec.json.format(msgspec.json.encode(content)) + b"\n")
-    os.replace(temporary, folder / FILE)
+    disk.replace(folder / FILE, msgspec.json.format(msgspec.json.encode(content)) + b"\n", 0o666)
 
 
 def look(runs: Path, name: str) -> Run:

@@ -7,18 +7,18 @@ import importlib
 import logging
 import shutil
 import time
-from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Any, Protocol, cast
 
 import msgspec
 
+from .. import disk
 from ..api.credentials import Credential
 from ..api.http1 import Http1
-from ..api.transport import MERGE_PATCH, ApiError, Unreachable
+from ..api.transport import MERGE_PATCH
 from ..vnode import objects
 from ..vnode.client import Client
-from ..vnode.crew import Crew, transient
+from ..vnode.crew import Crew
 from ..vnode.metrics import Counts, exposition, resident
 from ..vnode.nodes import LEASES, NODES
 from ..vnode.spec import RUN_LABEL, Spec
@@ -78,16 +78,16 @@ class Foreman:
         self._transport = Http1(credential, servers, size=spec.connections, user_agent=f"turbokube-fleet/{spec.run}")
         self.client = Client(self._transport, self.counts, _TIMEOUT)
         self.members = Members(spec, self.client)
-        self._crew = Crew(spec.connections)
+        self.crew = Crew(spec.connections)
         self._lag = 0.0
         module = importlib.import_module(f".{spec.engine}", __package__)
         self._engine: Engine = module.engine(self)
         self.children = Children(state, self._engine.revive)
         self.counts.watch_restarts = lambda: self.members.restarts
         self.members.on_node_gone = self._node_gone
-        self.members.on_stray_node = lambda name: self._crew.put(self.delete, "nodes", NODES, name)
-        self.members.on_stray_lease = lambda name: self._crew.put(self.delete, "leases", LEASES, name)
-        self.members.on_bare_lease = lambda name: self._crew.put(self._label_lease, name)
+        self.members.on_stray_node = lambda name: self.crew.put(self.delete, "nodes", NODES, name)
+        self.members.on_stray_lease = lambda name: self.crew.put(self.delete, "leases", LEASES, name)
+        self.members.on_bare_lease = lambda name: self.crew.put(self._label_lease, name)
 
     @property
     def folder(self) -> Path:
@@ -99,7 +99,7 @@ class Foreman:
     async def run(self) -> None:
         """Run for ever. Raises what cannot be mended by waiting: a refused credential, a process that does not live."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._crew.run())
+            group.create_task(self.crew.run())
             group.create_task(self.members.run())
             group.create_task(self._beat())
             await self.members.synced.wait()
@@ -108,7 +108,7 @@ class Foreman:
             group.create_task(self.children.watch())
             self.begun = True
             for member in list(self.members.by_name.values()):
-                self._crew.put(self._join, member)
+                self.crew.put(self._join, member)
             self.scale(self.spec.count)
 
     async def close(self) -> None:
@@ -127,35 +127,13 @@ class Foreman:
         for index in range(count):
             member = self.members.by_name.get(self.spec.name(index))
             if member is None:
-                self._crew.put(self._join, self.members.add(index))
+                self.crew.put(self._join, self.members.add(index))
             elif member.leaving:
                 member.leaving = False  # its job sees that
         for member in list(self.members.by_name.values()):
             if member.index >= count and not member.leaving:
                 member.leaving = True
-                self._crew.put(self._leave, member)
-
-    async def each(self, job: Callable[[Member], Awaitable[None]], members: Iterable[Member]) -> None:
-        """Do a job for all of them, as many at once as there are connections; again where the server was at fault."""
-        left = asyncio.Queue[Member]()
-        for member in members:
-            left.put_nowait(member)
-
-        async def work() -> None:
-            while not left.empty():
-                member = left.get_nowait()
-                try:
-                    await job(member)
-                except Unreachable:
-                    left.put_nowait(member)
-                    await asyncio.sleep(0.5)
-                except ApiError as error:
-                    if not transient(error):
-                        raise
-                    left.put_nowait(member)
-                    await asyncio.sleep(max(0.5, error.retry_after))
-
-        await asyncio.gather(*(work() for _ in range(self.spec.connections)))
+                self.crew.put(self._leave, member)
 
     def kubeconfig(self, path: Path, number: int, pem: str | None = None) -> Path:
         """Write a kubeconfig, 0600, of the fleet's identity or of the one in file `pem`; server `number` of them."""
@@ -176,14 +154,14 @@ class Foreman:
             "contexts": [{"name": "fleet", "context": {"cluster": "target", "user": "fleet"}}],
             "current-context": "fleet",
         }
-        write(path, msgspec.json.encode(config))
+        disk.replace(path, msgspec.json.encode(config))
         return path
 
     def _keep_identity(self) -> None:
         """What kubeconfigs refer to, before the first process reads it."""
-        write(self.folder / CA, (self.credential.ca or "").encode())
+        disk.replace(self.folder / CA, (self.credential.ca or "").encode())
         if self.credential.certificate:
-            write(self.folder / IDENTITY, f"{self.credential.certificate}\n{self.credential.key}\n".encode())
+            disk.replace(self.folder / IDENTITY, f"{self.credential.certificate}\n{self.credential.key}\n".encode())
 
     def pem(self, name: str) -> str:
         """The file with the certificate and key of a vnode or of all kube-proxies; who started this made them."""
@@ -201,10 +179,7 @@ class Foreman:
             return False
         node = msgspec.json.decode(answer.checked().body, type=objects.Node)
         if node.metadata.labels.get(RUN_LABEL) != self.spec.run:
-            raise Conflict(
-                f"name_prefix is {self.spec.name_prefix!r}, but a node {member.name} that is not of run "
-                f"{self.spec.run} exists already; allowed is a prefix that no other node's name begins with"
-            )
+            raise Conflict(self.spec.conflict(member.name))
         return True
 
     # jobs
@@ -228,12 +203,12 @@ class Foreman:
             await self.delete("leases", LEASES, member.name)
         self.members.remove(member)
         if member.index < self.spec.count:  # wanted again meanwhile
-            self._crew.put(self._join, self.members.add(member.index))
+            self.crew.put(self._join, self.members.add(member.index))
 
     def _node_gone(self, member: Member) -> None:
         """Its Node was deleted by somebody else: a machine that is there registers again."""
         if not member.leaving:
-            self._crew.put(self._join, member)
+            self.crew.put(self._join, member)
 
     async def delete(self, resource: str, collection: str, name: str) -> None:
         answer = await self.client.call("delete", resource, "DELETE", f"{collection}/{name}")
@@ -276,7 +251,7 @@ class Foreman:
             "oldest_renewal": self.members.oldest(),
             "pod_starts": self.counts.pod_starts,
             "watch_restarts": self.counts.watch_restarts(),
-            "waiting": len(self._crew),
+            "waiting": len(self.crew),
             "processes": len(self.children),
             "process_restarts": self.children.restarts,
         }
@@ -297,11 +272,3 @@ class Foreman:
         lag, self._lag = self._lag, 0.0
         cpu, memory = self.children.usage()
         return exposition(self.counts, gauges, lag, time.process_time() + cpu, resident() + memory)
-
-
-def write(path: Path, data: bytes) -> None:
-    """Replace a file at once; only its owner may read it."""
-    new = path.with_name(f"{path.name}.new")
-    new.touch(mode=0o600)
-    new.write_bytes(data)
-    new.replace(path)

@@ -8,11 +8,12 @@ from typing import Any
 import msgspec
 import yaml
 
+from .. import disk
 from ..vnode import behaviour
 from ..vnode.addresses import FALLBACK
 from ..vnode.nodes import LEASES, NODES
 from ..vnode.spec import RUN_LABEL, Spec
-from .foreman import Foreman, write
+from .foreman import Foreman
 from .members import Member
 
 GROUP = 10_000  # nodes of one controller, as in k8s-1m's record
@@ -38,7 +39,7 @@ class Kwok:
         self._foreman = foreman
 
     async def adopt(self) -> None:
-        write(self._foreman.folder / "stages.yaml", stages(self._foreman.spec).encode())
+        disk.replace(self._foreman.folder / "stages.yaml", stages(self._foreman.spec).encode())
         await self._release(None)
 
     async def join(self, member: Member) -> None:
@@ -73,7 +74,7 @@ class Kwok:
             await self._foreman.delete("leases", LEASES, member.name)
             member.leased = False
 
-        await self._foreman.each(release, [m for m in members if m.leased and group in (None, group_of(m))])
+        await self._foreman.crew.each(release, [m for m in members if m.leased and group in (None, group_of(m))])
 
     async def _have_controller(self, group: int) -> None:
         if _name(group) in self._foreman.children:

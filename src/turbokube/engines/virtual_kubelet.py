@@ -9,9 +9,10 @@ from pathlib import Path
 
 import msgspec
 
+from .. import disk
 from ..api.transport import MERGE_PATCH
 from ..vnode.nodes import NODES
-from .foreman import CA, IDENTITY, Foreman, write
+from .foreman import CA, IDENTITY, Foreman
 from .members import Member
 
 _COMING = 60.0  # seconds for one to register, while which no more are started than there are connections
@@ -67,7 +68,7 @@ class VirtualKubelet:
     def _argv(self, member: Member) -> list[str]:
         spec, folder = self._foreman.spec, self._folder(member)
         capacity = {"cpu": spec.cpu, "memory": spec.memory, "pods": str(spec.pods)}
-        write(folder / "mock.json", msgspec.json.encode({member.name: capacity}))
+        disk.replace(folder / "mock.json", msgspec.json.encode({member.name: capacity}))
         return [
             spec.binary,
             f"--nodename={member.name}",

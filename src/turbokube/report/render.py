@@ -6,7 +6,6 @@ import base64
 import gzip
 import importlib.metadata
 import importlib.resources
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import jinja2
 import msgspec
 from markupsafe import Markup
 
+from turbokube import disk
 from turbokube.bundle.reader import Reader
 
 from .content import build
@@ -46,7 +46,7 @@ def write(folder: str | Path, *, dry: bool = False) -> Written:
     changed = tuple(name for name, text in texts.items() if not _same(folder / name, text))
     for name in changed:
         if not dry:
-            _replace(folder / name, texts[name])
+            disk.replace(folder / name, texts[name], 0o666)
     headline = tuple(f"{tile['title']}: {tile['value']} ({tile['note']})" for tile in content["headline"])
     paths = {name: folder / name for name in NAMES}
     return Written(paths, changed, content["verdict"], tuple(content["reasons"]), headline)
@@ -54,12 +54,6 @@ def write(folder: str | Path, *, dry: bool = False) -> Written:
 
 def _same(path: Path, content: bytes) -> bool:
     return path.is_file() and path.read_bytes() == content
-
-
-def _replace(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)
 
 
 def as_json(content: dict[str, Any]) -> bytes:

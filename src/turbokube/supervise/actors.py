@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from turbokube import disk
 from turbokube.api.credentials import CredentialError, from_kubeconfig
 
 
@@ -44,11 +44,7 @@ class Issuer:
         if made.returncode:
             raise CredentialError(f"kubeadm made no kubeconfig for {actor.name}: {made.stderr.decode().strip()}")
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        temporary = folder / f"{actor.name}.new"
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(made.stdout)
-        temporary.replace(folder / f"{actor.name}.conf")
+        disk.replace(folder / f"{actor.name}.conf", made.stdout)
 
     def _fits(self, path: Path) -> bool:
         try:

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from turbokube import disk
 from turbokube.daemon import process
 
 LOOPBACK = "127.0.0.1"
@@ -62,7 +63,7 @@ def choose_ports(state: Path, wanted: Mapping[str, int], *, write: bool = True) 
                 raise PortTaken(f"port {port}, asked for {name}, belongs to another process of this run")
             after[name] = port or (before[name] if name in before and not holder else _free(others))
         if write and after != before:
-            _write(state / "ports.json", after)
+            disk.replace(state / "ports.json", json.dumps(dict(sorted(after.items())), indent=1).encode())
     return Choice(before, after)
 
 
@@ -136,14 +137,6 @@ def _command(pid: int) -> str:
         return "?"
     line = " ".join(words).strip()
     return line if len(line) <= 80 else line[:79] + "…"
-
-
-def _write(path: Path, ports: Mapping[str, int]) -> None:
-    temporary = path.with_suffix(".new")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        json.dump(dict(sorted(ports.items())), file, indent=1)
-    temporary.replace(path)
 
 
 @contextlib.contextmanager

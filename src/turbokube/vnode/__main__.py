@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import uvloop
 
+from .. import disk
 from ..daemon import control
 from . import files, metrics
 from .engine import Build, Engine, server_build
@@ -68,7 +69,7 @@ async def _daemon(folder: Path, start: Start) -> None:
         if request["op"] == "scale":
             engine.scale(request["count"])
             spec = msgspec.structs.replace(start.spec, count=request["count"])
-            _write(folder / "spec.json", msgspec.json.encode(spec))
+            disk.replace(folder / "spec.json", msgspec.json.encode(spec))
         elif request["op"] == "stop":
             stop.set()
         elif request["op"] != "status":
@@ -77,11 +78,11 @@ async def _daemon(folder: Path, start: Start) -> None:
 
     server = await metrics.serve(engine.metrics, _last_port(folder))
     port = server.sockets[0].getsockname()[1]
-    _write(folder / "port", str(port).encode())
-    _write(folder / "spec.json", msgspec.json.encode(start.spec))
+    disk.replace(folder / "port", str(port).encode())
+    disk.replace(folder / "spec.json", msgspec.json.encode(start.spec))
     async with control.serve(control.socket_path(folder.parent, folder.name), handle):
         facts = {"pid": os.getpid(), "metrics_url": f"http://127.0.0.1:{port}/metrics"}
-        _write(folder / "state.json", msgspec.json.encode(facts))
+        disk.replace(folder / "state.json", msgspec.json.encode(facts))
         run = asyncio.create_task(engine.run())
         stopped = asyncio.create_task(stop.wait())
         await asyncio.wait({run, stopped}, return_when=asyncio.FIRST_COMPLETED)
@@ -120,13 +121,6 @@ def _last_port(folder: Path) -> int:
         return int((folder / "port").read_text())
     except (OSError, ValueError):
         return 0
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Replace a file at once: a reader sees the old or the new one."""
-    new = path.with_suffix(".new")
-    new.write_bytes(data)
-    new.replace(path)
 
 
 if __name__ == "__main__":

@@ -6,13 +6,14 @@ import asyncio
 import collections
 import logging
 import random
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, TypeVar
 
 from ..api.transport import ApiError, Unreachable
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 2.0  # seconds; a server that is back is noticed within the longer
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 def transient(error: ApiError) -> bool:
@@ -45,6 +46,16 @@ class Crew:
             if not (called := self._idle.popleft()).done():
                 called.set_result(None)
                 return
+
+    async def each(self, job: Callable[[T], Awaitable[None]], things: Iterable[T]) -> None:
+        """Do a job for all of them at once, beside what is queued, by as many workers again; wait until all is done."""
+        left = iter(things)
+
+        async def work() -> None:
+            for thing in left:
+                await self._persist(job, (thing,))
+
+        await asyncio.gather(*(work() for _ in range(self.size)))
 
     async def run(self) -> None:
         """Work for ever."""

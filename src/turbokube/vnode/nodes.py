@@ -303,10 +303,7 @@ class Nodes:
         answer = await self._create(vnode, "nodes", NODES, *self._description(vnode))
         node = self._read(answer.body)
         if node.metadata.labels.get(RUN_LABEL) != self.spec.run:
-            self.conflict = (
-                f"name_prefix is {self.spec.name_prefix!r}, but a node {vnode.name} that is not of run "
-                f"{self.spec.run} exists already; allowed is a prefix that no other node's name begins with"
-            )
+            self.conflict = self.spec.conflict(vnode.name)
             return False
         vnode.uid = node.metadata.uid
         early = self._early.pop(vnode.name, node)

@@ -98,6 +98,13 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
         digits = name.removeprefix(self.name_prefix)
         return int(digits) if digits.isdecimal() and self.name(int(digits)) == name else None
 
+    def conflict(self, node: str) -> str:
+        """What the user is told of a node with a vnode's name that is not of this run."""
+        return (
+            f"name_prefix is {self.name_prefix!r}, but a node {node} that is not of run {self.run} exists already; "
+            "allowed is a prefix that no other node's name begins with"
+        )
+
 
 class Start(msgspec.Struct):
     """What a process starts with: the fleet's spec. It holds a key, so its file is 0600 and gone once it is read."""
