@@ -8,15 +8,8 @@ import platform
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 import turbokube
 from turbokube.api.target import Target
-from turbokube.api.transport import Transport
-
-
-class _Version(msgspec.Struct, rename="camel"):
-    git_version: str
 
 
 def hardware() -> dict[str, Any]:
@@ -30,12 +23,6 @@ def hardware() -> dict[str, Any]:
         "cpu_model": models[0] if models else platform.machine(),
         "kernel": platform.release(),
     }
-
-
-async def server_version(transport: Transport) -> str:
-    """The API server's own word, such as v1.36.3."""
-    answer = await transport.request("GET", "/version")
-    return msgspec.json.decode(answer.checked().body, type=_Version).git_version
 
 
 def target_facts(target: Target, version: str, profile: dict[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 import turbokube
+from turbokube.api.build import server_build
 from turbokube.api.http1 import Http1
 from turbokube.api.target import Component, Target
 from turbokube.api.transport import ApiError, Unreachable
@@ -115,7 +116,7 @@ class Session:
         end = time.monotonic() + _ANSWER_WITHIN_S
         while True:
             try:
-                return await facts.server_version(self._transport)
+                return (await server_build(self._transport)).git_version
             except Unreachable as error:
                 if time.monotonic() > end:
                     words = f"no API server of {self.spec.target.name} answers: {error}"

@@ -7,6 +7,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from turbokube.api.build import server_build
 from turbokube.api.http1 import Http1
 from turbokube.api.target import Target
 from turbokube.api.transport import Transport
@@ -14,10 +15,6 @@ from turbokube.api.transport import Transport
 from . import counts
 
 _RUN_LABEL = "turbokube.io/run"
-
-
-class _Version(msgspec.Struct, rename="camel"):
-    git_version: str
 
 
 class _Metadata(msgspec.Struct):
@@ -53,13 +50,12 @@ async def census(target: Target, run: str) -> dict[str, Any]:
     credential = target.credential("observer")
     transport = Http1(credential, target.addresses(credential), size=2, user_agent="turbokube-observer")
     try:
-        answer = await transport.request("GET", "/version", timeout=15.0)
-        version = msgspec.json.decode(answer.checked().body, type=_Version).git_version
+        build = await server_build(transport, timeout=15.0)
         nodes = await _nodes(transport)
         foreign = [node.metadata.name for node in nodes if node.metadata.labels.get(_RUN_LABEL) != run]
         ready = sum(any(c.type == "Ready" and c.status == "True" for c in node.status.conditions) for node in nodes)
         return {
-            "version": version,
+            "version": build.git_version,
             "servers": len(target.addresses(credential)),
             "nodes": {"total": len(nodes), "ready": ready, "own": len(nodes) - len(foreign), "foreign": len(foreign)},
             "foreign_nodes": foreign[:10],

@@ -20,9 +20,10 @@ import msgspec
 import uvloop
 
 from .. import disk
+from ..api.build import Build
 from ..daemon import control
 from . import files, metrics
-from .engine import Build, Engine, server_build
+from .engine import Engine, await_build
 from .spec import Start
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ async def _daemon(folder: Path, start: Start) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    build = await server_build(start.credential, start.servers)
+    build = await await_build(start.credential, start.servers)
     engine = _engine(folder, start, build)
     # what lives now lives for ever: the collector need not look at it again. New cycles are few (a failed
     # request's traceback), so it may look seldom

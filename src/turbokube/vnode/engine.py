@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from ..api.build import Build, server_build
 from ..api.credentials import Credential
 from ..api.http1 import Http1
 from ..api.transport import ApiError, Unreachable
@@ -33,13 +34,6 @@ _LEASE_TIMEOUT, _TIMEOUT = 10.0, 30.0  # seconds; the kubelet's for its heartbea
 _LEASE_CONNECTIONS = 64
 # Pods' requests under way at once above `lease`, where each kubelet has a connection of its own and waits for no other
 _POD_REQUESTS = 256
-
-
-class Build(msgspec.Struct, frozen=True, rename="camel"):
-    """What an API server says that it was built from."""
-
-    git_version: str
-    git_commit: str = ""
 
 
 class Engine:
@@ -194,14 +188,13 @@ class Engine:
         return max((now - vnode.renewed for vnode in vnodes if vnode.joined), default=0.0)
 
 
-async def server_build(credential: Credential, servers: list[str]) -> Build:
+async def await_build(credential: Credential, servers: list[str]) -> Build:
     """The control plane's version, which the vnodes' kubelets have too; waits for a server that is away."""
     transport = Http1(credential, servers, size=1)
     try:
         while True:
             try:
-                answer = await transport.request("GET", "/version", timeout=_TIMEOUT)
-                return msgspec.json.decode(answer.checked().body, type=Build)
+                return await server_build(transport, _TIMEOUT)
             except Unreachable:
                 pass
             except ApiError as error:
