@@ -13,7 +13,7 @@ from turbokube.api.transport import ApiError, Transport
 from turbokube.bundle.ledger import Entry, Ledger
 from turbokube.bundle.writer import Writer
 
-from .pacing import LEAD_S, Gate, Schedule
+from .pacing import LEAD_S, Gate, Schedule, constant
 from .phase import RUN_LABEL, Phase
 from .ready import NamespacesReady
 from .send import Requests, Sender
@@ -131,7 +131,7 @@ class Create:
         every = [(i, n) for i in phase.indices for n in range(per)]
         accepted = [entry for place in every if (entry := self._entry(*place)).accepted]
         left = [place for place in every if not self._entry(*place).accepted]
-        schedule = Schedule(phase.rate, time.time() + LEAD_S, self._gate)
+        schedule = Schedule(constant(phase.rate), time.time() + LEAD_S, self._gate)
         spaces: dict[int, asyncio.Task[bool]] = {}
 
         def space(group: asyncio.TaskGroup, index: int, intended: float) -> asyncio.Task[bool]:

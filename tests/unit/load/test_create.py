@@ -15,7 +15,7 @@ from turbokube.bundle.ledger import Ledger
 from turbokube.bundle.reader import Reader
 from turbokube.bundle.writer import Writer
 from turbokube.load.create import Create, Outcome
-from turbokube.load.pacing import Gate, Schedule
+from turbokube.load.pacing import Gate
 from turbokube.load.phase import Phase
 
 
@@ -250,18 +250,3 @@ def test_open_loop_intends_by_its_schedule_whatever_the_answers(tmp_path: Path, 
     assert rows[0]["accepted"] - rows[0]["intended"] > 0.2  # back-off counts: latency is from the intended time
     spaces = [row for row in objects(tmp_path) if row["kind"] == "Namespace"]
     assert all(space["accepted"] < row["intended"] for space, row in zip(spaces, rows[::5], strict=True))
-
-
-def test_schedule_moves_only_while_the_gate_is_shut() -> None:
-    async def scenario() -> None:
-        gate = Gate()
-        schedule = Schedule(10.0, 1000.0, gate)
-        assert [schedule.due(n) for n in (0, 1, 10)] == [1000.0, 1000.1, 1001.0]
-        gate.shut()
-        await asyncio.sleep(0.05)
-        gate.reopen()
-        assert 1001.05 <= schedule.due(10) < 1001.5
-        await asyncio.sleep(0.05)
-        assert schedule.due(10) == 1001.0 + gate.away
-
-    asyncio.run(scenario())
