@@ -26,13 +26,13 @@ from bench.fidelity import real, tally
 from bench.fidelity.plane import Audited, Sample, audited
 from bench.fidelity.relay import Counts, Relay
 from bench.fidelity.subjects import Fleet, Real, Subject, spec
+from turbokube import procfs
 
 ROOT = Path(__file__).resolve().parents[2]
 IDLE = 60.0  # seconds in which the control plane without nodes is looked at
 JOINED = 30.0  # seconds from the last node's Ready until pods are made: registration is over, lease included
 SETTLED = 100.0  # seconds from the last pod's Ready until the window: a kubelet's first look back at a pod is over
 PATIENCE = 600.0
-TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def main() -> None:
@@ -272,17 +272,15 @@ def usage(pids: list[int]) -> tuple[float, int]:
     for entry in os.listdir("/proc"):
         if entry.isdecimal():
             with contextlib.suppress(OSError):
-                fields = Path("/proc", entry, "stat").read_text().rpartition(")")[2].split()
-                parents[int(entry)] = int(fields[1])
+                parents[int(entry)] = procfs.stat(int(entry)).parent
     wanted = set(pids)
     while more := {pid for pid, parent in parents.items() if parent in wanted} - wanted:
         wanted |= more
     cpu, memory = 0.0, 0
     for pid in wanted:
         with contextlib.suppress(OSError):
-            fields = Path("/proc", str(pid), "stat").read_text().rpartition(")")[2].split()
-            cpu += (int(fields[11]) + int(fields[12])) / TICKS
-            memory += int(fields[21]) * os.sysconf("SC_PAGE_SIZE")
+            cpu += procfs.stat(pid).cpu
+            memory += procfs.memory(pid).resident
     return cpu, memory
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.integration.control_plane import ControlPlane
+from turbokube import procfs
 from turbokube.agent.facts import hardware
 from turbokube.api.http1 import Http1
 from turbokube.api.target import Target
@@ -25,7 +26,6 @@ from turbokube.vnode.objects import Node
 
 WINDOW_S = 60.0  # of the lease band: the worst window of this length is told, as a report does
 SAMPLE_S = 5.0  # seconds between two looks at the API server's counts while nothing but leases goes on
-TICKS = os.sysconf("SC_CLK_TCK")
 MB = 1e6
 
 
@@ -46,11 +46,7 @@ def conditions() -> dict[str, Any]:
 
 def cpu(pids: Sequence[int]) -> float:
     """CPU seconds that processes have used."""
-    used = 0.0
-    for pid in pids:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        used += (int(fields[11]) + int(fields[12])) / TICKS
-    return used
+    return sum(procfs.stat(pid).cpu for pid in pids)
 
 
 def memory(pids: Sequence[int], field: str = "VmRSS") -> float:

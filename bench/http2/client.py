@@ -22,6 +22,7 @@ import uvloop
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
 
+from turbokube import procfs
 from turbokube.api import messages, protobuf
 from turbokube.api.credentials import Credential
 from turbokube.api.http2 import Http2
@@ -260,7 +261,7 @@ class Bench:
 
 def resident() -> int:
     """KB of this process in memory."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * 4
+    return procfs.memory().resident // 1024
 
 
 async def main() -> None:

@@ -21,10 +21,11 @@ from pathlib import Path
 import msgspec
 import uvloop
 
+from turbokube import procfs
 from turbokube.api.transport import JSON, Response
 from turbokube.vnode import objects
 from turbokube.vnode.client import Client
-from turbokube.vnode.metrics import Counts, resident
+from turbokube.vnode.metrics import Counts
 from turbokube.vnode.nodes import Vnode
 from turbokube.vnode.server import certificate
 from turbokube.vnode.server.endpoints import Server
@@ -63,12 +64,12 @@ async def serve(spec: Spec, pods: int) -> None:
         client = Client(Yes(), Counts(), 1.0)
         vnodes = {(name := spec.name(index)): Vnode(index, name, client) for index in range(spec.count)}
         server = Server(spec, vnodes, "v1.36.3", str(pem), None)
-    before = resident()
+    before = procfs.memory().resident
     for vnode in vnodes.values():
         vnode.joined = True
         for number in range(pods):
             server.usage.see(_pod(vnode, number), vnode)
-    known = resident()
+    known = procfs.memory().resident
     count, grown = spec.count * pods, known - before
     print(f"{count} pods: {grown / 1e6:.1f} MB, {grown / count:.0f} B each")
     serving = asyncio.create_task(server.run())
@@ -83,7 +84,7 @@ async def serve(spec: Spec, pods: int) -> None:
         caller.stdin.write(b"\n")
         line = (await caller.stdout.readline()).decode().strip()
         spent = time.process_time() - spent
-        each, more = spent / spec.count * 1e3, (resident() - known) / 1e6
+        each, more = spent / spec.count * 1e3, (procfs.memory().resident - known) / 1e6
         print(f"{words}: {line}; {each:.2f} ms of CPU per vnode, {more:.1f} MB more")
     serving.cancel()
     caller.stdin.close()

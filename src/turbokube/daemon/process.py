@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from .. import procfs
+
 MARK = "TURBOKUBE_STATE"  # environment: the state folder of the run that a process belongs to
 NAME = "TURBOKUBE_COMPONENT"  # environment: its name in that run
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -28,7 +30,7 @@ class Process:
 
     def alive(self) -> bool:
         """Whether this very process still runs; a zombie does not."""
-        return _stat(self.pid) == self.start
+        return _start(self.pid) == self.start
 
     def signal(self, number: int) -> None:
         """Send a signal, if it is still this process."""
@@ -49,7 +51,7 @@ def marked(state: Path) -> list[Process]:
                 environment = file.read().split(b"\0")
         except OSError:
             continue
-        start = _stat(int(entry.name))
+        start = _start(int(entry.name))
         if wanted in environment and start is not None:
             names = [v[len(NAME) + 1 :] for v in environment if v.startswith(NAME.encode() + b"=")]
             found.append(Process(int(entry.name), start, names[0].decode() if names else "?"))
@@ -125,11 +127,10 @@ def _gone(processes: Sequence[Process], patience: float) -> bool:
     return True
 
 
-def _stat(pid: int) -> int | None:
+def _start(pid: int) -> int | None:
     """The start time of a process; None when there is none or it is a zombie."""
     try:
-        with open(f"/proc/{pid}/stat") as file:
-            fields = file.read().rpartition(")")[2].split()
+        found = procfs.stat(pid)
     except OSError:
         return None
-    return None if fields[0] in "ZX" else int(fields[19])
+    return None if found.state in "ZX" else found.start

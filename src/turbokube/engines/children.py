@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import signal
 import subprocess
 import time
@@ -12,13 +11,12 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from .. import procfs
 from ..daemon import process
 
 _LOOK = 0.5  # seconds between two looks at all of them
 _INFANT = 10.0  # seconds: one that ends sooner will not live the next time either
 _PATIENCE = 3.0  # seconds from TERM to KILL, well within those that the daemon itself is given
-_TICKS = os.sysconf("SC_CLK_TCK")
-_PAGE = os.sysconf("SC_PAGE_SIZE")
 log = logging.getLogger(__name__)
 
 
@@ -106,13 +104,10 @@ class Children:
 
     @staticmethod
     def _look(child: _Child) -> tuple[float, int, int]:
-        """CPU seconds, resident bytes, and those of them that files back (proc(5): stat, statm)."""
+        """CPU seconds, resident bytes, and those of them that files back."""
         try:
-            with open(f"/proc/{child.process.pid}/stat") as file:
-                fields = file.read().rpartition(")")[2].split()
-            with open(f"/proc/{child.process.pid}/statm") as file:
-                _, resident, shared = map(int, file.read().split()[:3])
+            cpu, memory = procfs.stat(child.process.pid).cpu, procfs.memory(child.process.pid)
         except OSError:
             return child.cpu, 0, 0
-        child.cpu = (int(fields[11]) + int(fields[12])) / _TICKS
-        return child.cpu, resident * _PAGE, shared * _PAGE
+        child.cpu = cpu
+        return cpu, *memory

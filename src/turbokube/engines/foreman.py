@@ -12,14 +12,14 @@ from typing import Any, Protocol, cast
 
 import msgspec
 
-from .. import disk
+from .. import disk, procfs
 from ..api.credentials import Credential
 from ..api.http1 import Http1
 from ..api.transport import MERGE_PATCH
 from ..vnode import objects
 from ..vnode.client import Client
 from ..vnode.crew import Crew
-from ..vnode.metrics import Counts, exposition, resident
+from ..vnode.metrics import Counts, exposition
 from ..vnode.nodes import LEASES, NODES
 from ..vnode.spec import RUN_LABEL, Spec
 from .children import Children
@@ -271,4 +271,4 @@ class Foreman:
         }
         lag, self._lag = self._lag, 0.0
         cpu, memory = self.children.usage()
-        return exposition(self.counts, gauges, lag, time.process_time() + cpu, resident() + memory)
+        return exposition(self.counts, gauges, lag, time.process_time() + cpu, procfs.memory().resident + memory)

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from turbokube import procfs
 from turbokube.api.credentials import Credential
 from turbokube.api.http1 import Http1
 from turbokube.api.target import Component
@@ -279,10 +280,9 @@ class Scraper:
 
     def _self(self, *, everything: bool = False) -> None:
         usage, now = resource.getrusage(resource.RUSAGE_SELF), time.time()
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
         samples = [
             Sample(b"counter", b"process_cpu_seconds_total", str(usage.ru_utime + usage.ru_stime).encode()),
-            Sample(b"gauge", b"process_resident_memory_bytes", str(pages * resource.getpagesize()).encode()),
+            Sample(b"gauge", b"process_resident_memory_bytes", str(procfs.memory().resident).encode()),
         ]
         self._store.take(self._agent, now, samples, everything=everything)
         self._writer.insert("scrapes", [(self._agent.name, now, time.time() - now, 1, None, 0)])

@@ -9,6 +9,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from turbokube import procfs
 from turbokube.daemon import process
 
 
@@ -61,8 +62,8 @@ def _memory() -> int:
 
 def _held(state: Path) -> int:
     """Resident memory of a run's living processes."""
-    pages = 0
+    held = 0
     for one in process.marked(state):
         with contextlib.suppress(OSError):
-            pages += int(Path(f"/proc/{one.pid}/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
+            held += procfs.memory(one.pid).resident
+    return held

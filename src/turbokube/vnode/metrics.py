@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import bisect
 import collections
-import os
 import time
 from collections.abc import Callable, Iterable
+
+from .. import procfs
 
 _PREFIX = "turbokube_fleet_"
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)  # seconds
@@ -87,7 +88,7 @@ def exposition(
 
     CPU seconds and resident bytes are this process's unless they are given.
     """
-    cpu, memory = time.process_time() if cpu is None else cpu, resident() if memory is None else memory
+    cpu, memory = time.process_time() if cpu is None else cpu, procfs.memory().resident if memory is None else memory
     lines = []
 
     def family(name: str, kind: str, samples: Iterable[str]) -> None:
@@ -122,12 +123,6 @@ def exposition(
     family("process_resident_memory_bytes", "gauge", [f"process_resident_memory_bytes {memory}"])
     family("process_start_time_seconds", "gauge", [f"process_start_time_seconds {_STARTED}"])
     return "\n".join(lines) + "\n"
-
-
-def resident() -> int:
-    """This process's resident memory in bytes."""
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 async def serve(text: Callable[[], str], port: int = 0) -> asyncio.Server:
