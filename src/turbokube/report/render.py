@@ -94,13 +94,18 @@ def junit(content: dict[str, Any]) -> bytes:
 
 def html(content: dict[str, Any]) -> bytes:
     """report.html: one file that loads nothing, plot library and data within."""
+    return page("page.html.j2", content)
+
+
+def page(template: str, content: dict[str, Any]) -> bytes:
+    """A page of this package's templates. `content` has `plots`, their `bands` and the time `begin` that they are of."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("turbokube.report", ""), autoescape=True, undefined=jinja2.StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     files = importlib.resources.files(__package__)
     data = msgspec.json.encode({key: content[key] for key in ("plots", "bands", "begin")}).decode()
-    page = environment.get_template("page.html.j2").render(
+    made = environment.get_template(template).render(
         **content,
         by_name={plot["name"]: plot for plot in content["plots"]},
         style=Markup(files.joinpath("page.css").read_text()),
@@ -108,7 +113,7 @@ def html(content: dict[str, Any]) -> bytes:
         data=Markup(data.replace("<", "\\u003c").replace("\u2028", "\\u2028")),
         library=plot_library(),
     )
-    return page.encode()
+    return made.encode()
 
 
 def plot_library() -> str:
