@@ -1,0 +1,30 @@
+"""Limits in a profile: what is known, and the sentence about what is not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from turbokube.profile.limits import check_limits, known_limits
+
+PATH = "turbokube_phases[2].limits"
+
+
+@pytest.mark.parametrize(
+    ("limits", "problems"),
+    [
+        ({"pod_startup_p99_s": 5, "achieved_share": 0.95, "apf_rejected": 0}, []),
+        ({"pod_startup_p99": 5}, [f"{PATH}.pod_startup_p99 is not a limit; did you mean pod_startup_p99_s?"]),
+        ({"zzz": 5}, [f"{PATH}.zzz is not a limit; docs/verdict.md lists those that are."]),
+        ({"failed_share": 1}, []),
+        ({"failed_share": 1.01}, [f"{PATH}.failed_share is 1.01; it must be a number from 0 to 1"]),
+        ({"seconds": -1}, [f"{PATH}.seconds is -1; it must be a number of at least 0"]),
+        ({"seconds": True}, [f"{PATH}.seconds is True; it must be a number of at least 0"]),
+        ({"seconds": "5"}, [f"{PATH}.seconds is '5'; it must be a number of at least 0"]),
+        ({"seconds": float("inf")}, [f"{PATH}.seconds is inf; it must be a number of at least 0"]),
+        ([5], [f"{PATH} is [5]; it must be a dictionary of limits and numbers"]),
+    ],
+)
+def test_a_limit_is_a_known_name_and_a_number_that_it_can_have(limits: Any, problems: list[str]) -> None:
+    assert check_limits(PATH, limits) == problems
