@@ -19,7 +19,9 @@ from pathlib import Path
 
 import msgspec
 
+from bench.binaries import go
 from bench.fidelity.relay import Counts, Relay
+from tests.integration.control_plane import cache
 from turbokube.api.pki import Authority, Subject
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -241,26 +243,19 @@ def binaries(folder: Path, given: Path | None) -> Path:
 
 
 def _find(name: str, given: Path | None) -> Path:
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "turbokube"
-    cache = Path(os.environ.get("TURBOKUBE_CACHE") or home) / "bin"
-    places = [given] if given else [*cache.glob(f"*/kubernetes-{VERSION}")]
-    for place in places:
-        if (place / name).exists():
-            return (place / name).resolve()
+    found = (given or cache() / f"kubernetes-{VERSION}") / name
+    if found.exists():
+        return found.resolve()
     names = '{"kube_binaries_names": ["kubelet", "kube-proxy"]}'
     sys.exit(f"there is no {name}; have it with: ansible-playbook playbooks/binaries.yml -e '{names}', or --binaries")
 
 
 def _build(path: Path, module: Path) -> None:
     """The runtime, from source beside this file and the modules that role kube_binaries pins for Kubernetes."""
-    go = shutil.which("go")
-    if go is None:
-        sys.exit("the runtime below real kubelets is built with Go, and PATH has none")
     shutil.copytree(_MODULE, module)
     shutil.copytree(Path(__file__).with_name("cri"), module / "cri")
-    environment = {**os.environ, "CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOWORK": "off"}
-    argv = [go, "build", "-mod=readonly", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", f"-o={path}", "./cri"]
-    subprocess.run(argv, cwd=module, env=environment, check=True)
+    flags = ["-mod=readonly", "-trimpath", "-buildvcs=false", "-ldflags=-s -w"]
+    go(module, "build", *flags, f"-o={path}", "./cri", GOTOOLCHAIN="local", GOWORK="off")
 
 
 @contextlib.contextmanager

@@ -12,9 +12,7 @@ import argparse
 import asyncio
 import json
 import os
-import platform
 import resource
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -31,6 +29,7 @@ sys.path[:0] = [str(ROOT), str(Path(__file__).resolve().parent)]
 
 import gauge  # noqa: E402
 
+from bench import binaries  # noqa: E402
 from tests.integration.control_plane import ControlPlane, control_plane  # noqa: E402
 from turbokube.api.credentials import Credential  # noqa: E402
 from turbokube.api.http1 import Http1  # noqa: E402
@@ -68,7 +67,7 @@ def main() -> None:
     words.add_argument("--rounds", type=int, default=3)
     words.add_argument("--output", type=Path, help="JSON file; default: runs/bench-limit.json of the checkout")
     given = words.parse_args()
-    k6 = k6_binary(given.k6)
+    k6 = binaries.built(given.k6, "k6", K6_VERSION, Path(__file__).resolve().parent / "k6", "go.k6.io/k6")
     results: list[dict[str, Any]] = []
     conditions = gauge.conditions()
     with tempfile.TemporaryDirectory(prefix="turbokube-bench-") as name, control_plane() as plane:
@@ -180,28 +179,6 @@ def _tool(k6: Path, work: Work, folder: Path) -> None:
     command = [str(k6), "run", "--quiet", "--no-usage-report", *arguments, str(script)]
     with (folder / "k6.log").open("ab") as log:
         subprocess.run(command, env=environment, stdout=log, stderr=log, check=True)
-
-
-def k6_binary(given: str) -> Path:
-    """The path given, or with `auto` the one in the binary cache, built there from the pinned module if need be."""
-    if given != "auto":
-        return Path(given)
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "turbokube"
-    machine = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
-    folder = Path(os.environ.get("TURBOKUBE_CACHE") or home) / "bin" / f"linux-{machine}" / f"k6-{K6_VERSION}"
-    binary = folder / "k6"
-    if not binary.exists():
-        go = shutil.which("go")
-        if go is None:
-            sys.exit("--k6 auto needs Go in PATH, and there is none")
-        print(f"building k6 {K6_VERSION}: about two minutes", file=sys.stderr)
-        folder.mkdir(parents=True, exist_ok=True)
-        part = folder / f".k6.{os.getpid()}.part"
-        command = [go, "build", "-mod=readonly", "-trimpath", "-ldflags=-s -w", f"-o={part}", "go.k6.io/k6"]
-        environment = {**os.environ, "CGO_ENABLED": "0"}
-        subprocess.run(command, cwd=Path(__file__).resolve().parent / "k6", env=environment, check=True)
-        part.replace(binary)
-    return binary
 
 
 def table(results: list[dict[str, Any]]) -> dict[str, Any]:

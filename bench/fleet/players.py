@@ -5,17 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import platform
-import shutil
 import socket
 import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
 
+from bench import binaries
 from turbokube.api.http1 import Http1
 from turbokube.api.target import Target
 from turbokube.engines import kwok
@@ -150,20 +147,8 @@ def _node(name: str) -> dict[str, Any]:
 
 
 def kwok_binary(given: str) -> Path:
-    """The path given, or with `auto` the one in the binary cache, built there from the pinned module if need be."""
-    if given != "auto":
-        return Path(given)
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "turbokube"
-    machine = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
-    folder = Path(os.environ.get("TURBOKUBE_CACHE") or home) / "bin" / f"linux-{machine}" / f"kwok-{KWOK_VERSION}"
-    binary = folder / "kwok"
-    if not binary.exists():
-        print(f"building kwok {KWOK_VERSION}: about two minutes", file=sys.stderr)
-        folder.mkdir(parents=True, exist_ok=True)
-        part = folder / f".kwok.{os.getpid()}.{time.monotonic_ns()}.part"
-        _go("build", "-mod=readonly", "-trimpath", "-ldflags=-s -w", f"-o={part}", "sigs.k8s.io/kwok/cmd/kwok")
-        part.replace(binary)
-    return binary
+    """The path given, or with `auto` the one in the binary cache."""
+    return binaries.built(given, "kwok", KWOK_VERSION, _MODULE, "sigs.k8s.io/kwok/cmd/kwok")
 
 
 def kwok_stages(folder: Path, same: bool = False) -> Path:
@@ -172,7 +157,8 @@ def kwok_stages(folder: Path, same: bool = False) -> Path:
         config = folder / "same.yaml"
         config.write_text(kwok.stages(Spec(run=_RUN, count=0)))
         return config
-    module = Path(_go("list", "-mod=readonly", "-m", "-f={{.Dir}}", "sigs.k8s.io/kwok").strip())
+    binaries.go(_MODULE, "mod", "download", "sigs.k8s.io/kwok")
+    module = Path(binaries.go(_MODULE, "list", "-mod=readonly", "-m", "-f={{.Dir}}", "sigs.k8s.io/kwok").strip())
     files = [
         file
         for stage in _STAGES
@@ -182,13 +168,3 @@ def kwok_stages(folder: Path, same: bool = False) -> Path:
     config = folder / "stages.yaml"
     config.write_text("\n---\n".join(file.read_text() for file in files))
     return config
-
-
-def _go(*arguments: str) -> str:
-    go = shutil.which("go")
-    if go is None:
-        sys.exit("--kwok auto and KWOK's stages need Go in PATH, and there is none")
-    environment = {**os.environ, "CGO_ENABLED": "0"}
-    subprocess.run([go, "mod", "download", "sigs.k8s.io/kwok"], cwd=_MODULE, env=environment, check=True)
-    done = subprocess.run([go, *arguments], cwd=_MODULE, env=environment, stdout=subprocess.PIPE, check=True)
-    return done.stdout.decode()

@@ -64,14 +64,17 @@ class ControlPlane:
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
+def cache() -> Path:
+    """Where role kube_binaries keeps what runs on this machine: a folder for each project and version."""
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "turbokube"
+    machine = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
+    return Path(os.environ.get("TURBOKUBE_CACHE") or home) / "bin" / f"linux-{machine}"
+
+
 def binaries() -> dict[str, str]:
     """Name → path of the binaries that are there: in TURBOKUBE_BINARIES, else in the cache's folders."""
-    if folder := os.environ.get("TURBOKUBE_BINARIES"):
-        places = [Path(folder)]
-    else:
-        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "turbokube"
-        machine = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
-        places = sorted((Path(os.environ.get("TURBOKUBE_CACHE") or home) / "bin" / f"linux-{machine}").glob("*-*"))
+    folder = os.environ.get("TURBOKUBE_BINARIES")
+    places = [Path(folder)] if folder else sorted(cache().glob("*-*"))
     return {name: str(place / name) for place in places for name in (*NAMES, *ENGINES) if (place / name).exists()}
 
 
