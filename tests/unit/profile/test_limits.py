@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from turbokube.profile.limits import check_limits, known_limits
+from turbokube.profile.limits import check_limits
 
 PATH = "turbokube_phases[2].limits"
 
