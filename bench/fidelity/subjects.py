@@ -13,6 +13,7 @@ from bench.fidelity.plane import Audited
 from bench.fidelity.real import RealNodes
 from bench.fidelity.relay import Counts, Relay
 from turbokube.api.target import load_target
+from turbokube.engines.limits import LIMITS
 from turbokube.vnode import fleet
 from turbokube.vnode.spec import Spec
 
@@ -92,18 +93,19 @@ class Fleet:
 
 
 def spec(engine: str, fidelity: str, join: str, images: int, binary: str) -> Spec:
-    """The fleet of a subject `engine:fidelity`."""
+    """The fleet of a subject `engine:fidelity`; what an engine cannot vary is as it has it."""
+    given = LIMITS[engine].only if engine in LIMITS else {"cpu": "2"}
     return Spec(
         run=_RUN,
         count=0,
         placement="cluster",
-        cpu="2",
         pods=110,
         engine=engine,
         fidelity=fidelity,
         join=join,
         images=images,
         binary=binary,
+        **given,
     )
 
 
