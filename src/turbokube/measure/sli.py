@@ -385,7 +385,7 @@ class LeasePeriod:
 
 def lease_ratios(reader: Reader, metrics: Metrics, period: LeasePeriod) -> tuple[LeaseRatio, ...]:
     """Renewals made ÷ renewals due (nodes / period per second), by the fleet's counter and by the API servers'."""
-    spans = _steady(reader, period.interval)
+    spans = steady(reader, period.interval)
     fleet = _rises(metrics, "turbokube_fleet_lease_renewals_total", lambda series: True)
     served = _rises(metrics, "apiserver_request_total", is_lease_put)
     others = other_renewals(metrics)
@@ -419,7 +419,7 @@ def other_renewals(metrics: Metrics) -> float:
     return elections * ELECTION_RENEWALS_S + kinds.count("kube-apiserver") * IDENTITY_RENEWALS_S
 
 
-def _steady(reader: Reader, interval: float) -> list[tuple[float, float, int]]:
+def steady(reader: Reader, interval: float) -> list[tuple[float, float, int]]:
     """(begin, end, nodes) of the spans in which the number of nodes stands, an interval after it came to stand."""
     spans: list[tuple[float, float, int]] = []
     for time, total in reader.query("SELECT time, total FROM nodes ORDER BY time"):

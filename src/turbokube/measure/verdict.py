@@ -16,7 +16,7 @@ import msgspec
 
 from turbokube.bundle.reader import Reader
 
-from . import sli
+from . import fidelity, sli
 from .series import Metrics
 
 PASS, FAIL, INCONCLUSIVE = "PASS", "FAIL", "INCONCLUSIVE"
@@ -63,11 +63,17 @@ class Facts:
     counts: dict[tuple[str, str], int]  # (source, resource) → objects
     lags: dict[str, tuple[int, float, float]]  # who → samples, p99, max
     coverage: dict[str, float]  # API server → share of the load's time between its scrapes
+    fidelity: fidelity.Fidelity  # as measured
 
     @property
     def outages(self) -> tuple[sli.Interruption, ...]:
         """Interruptions of the target."""
         return tuple(gap for gap in self.interruptions if not gap.ours)
+
+    @property
+    def asked_fidelity(self) -> str:
+        """The level that the run was to have."""
+        return str(self.meta.get("fidelity") or "lease")
 
     @property
     def lease_interval(self) -> float:
@@ -100,6 +106,7 @@ def gather(reader: Reader, metrics: Metrics, limits: Limits) -> Facts:
     meta = reader.meta()
     counted = sli.pods(reader)
     phases = tuple(dict(row) for row in reader.query("SELECT * FROM phases ORDER BY started"))
+    leases = sli.lease_ratios(reader, metrics, lease_period(metrics, meta))
     return Facts(
         meta=meta,
         phases=phases,
@@ -108,7 +115,7 @@ def gather(reader: Reader, metrics: Metrics, limits: Limits) -> Facts:
         api=sli.api_latency(metrics, limits["api_call"]),
         startups=sli.startups(reader, counted),
         throughput=sli.throughput(reader),
-        leases=sli.lease_ratios(reader, metrics, lease_period(metrics, meta)),
+        leases=leases,
         oldest_renewal=sli.oldest_renewal(metrics),
         interruptions=sli.interruptions(reader),
         counts={
@@ -117,6 +124,7 @@ def gather(reader: Reader, metrics: Metrics, limits: Limits) -> Facts:
         },
         lags=sli.lags(reader, metrics),
         coverage=sli.coverage(metrics, phases),
+        fidelity=fidelity.measure(reader, metrics, leases, lease_interval(meta)),
     )
 
 
@@ -129,6 +137,7 @@ def judge(facts: Facts, limits: Limits) -> Verdict:
         *_phases(facts),
         *_pods(facts),
         *_nodes(facts),
+        _fidelity(facts),
         *_counts(facts),
         *_leases(facts, limits["lease_ratio"], limits["lag"]),
         *_api(facts, limits),
@@ -246,6 +255,23 @@ def _nodes(facts: Facts) -> Iterable[Limit]:
         f"{nodes.notready:,} times one did, {nodes.total - nodes.ready:,} of {nodes.total:,} were not Ready at the end"
     )
     yield _gate("nodes-ready", title, held, value, "0 times, all Ready", why + during(facts, inside, late))
+
+
+def _fidelity(facts: Facts) -> Limit:
+    """Numbers hold for the level that they were measured at: at another one, what was asked for is not answered."""
+    asked, found = facts.asked_fidelity, facts.fidelity
+    name, title, value = "fidelity", "Fidelity of the vnodes, as the API servers counted it", found.words
+    if not found.level:
+        return Limit(name, title, REPORT, "", value, asked, found.reason)
+    if found.level == asked:
+        return _gate(name, title, True, value, asked)
+    return _unknown(
+        name,
+        title,
+        value,
+        asked,
+        f"{asked} was asked for, {value} was measured" + (f" ({found.reason})" if found.reason else ""),
+    )
 
 
 def _counts(facts: Facts) -> Iterable[Limit]:

@@ -48,6 +48,7 @@ def build(reader: Reader) -> dict[str, Any]:
         "limits": [dataclasses.asdict(limit) for limit in verdict.limits],
         "pods": dataclasses.asdict(facts.pods),
         "nodes": dataclasses.asdict(facts.nodes) if facts.nodes else None,
+        "fidelity": {"asked": facts.asked_fidelity, **dataclasses.asdict(facts.fidelity)},
         "throughput": dataclasses.asdict(facts.throughput),
         "startup": [_startup(start) for start in facts.startups],
         "api": _api(facts),
@@ -97,6 +98,7 @@ def _headline(facts: Facts, verdict: Verdict) -> list[dict[str, str]]:
     if facts.nodes:
         nodes = facts.nodes
         tiles.append(("Nodes Ready", f"{nodes.ready:,} of {nodes.total:,}", f"NotReady {nodes.notready:,} times"))
+    tiles.append(("Fidelity", facts.fidelity.words, f"measured; {facts.asked_fidelity} was asked for"))
     if load.average is not None and load.begin is not None and load.end is not None:
         took = f"{load.end - load.begin:,.0f} s from first created to last running"
         tiles.append(("Pods per second", f"{load.average:.1f}", f"{took}; best {load.window:g} s: {load.peak:.0f}"))
@@ -138,7 +140,7 @@ def _conditions(facts: Facts, processes: list[dict[str, Any]]) -> list[tuple[str
         ("Flags set by the profile", _words(target.get("flags")) or "none"),
         ("Client QPS and burst", _pair(profile, "client_qps", "client_burst")),
         ("Settings that are not TurboKube's defaults", _differences(profile)),
-        ("Fidelity of the vnodes", str(meta.get("fidelity") or "")),
+        ("Fidelity of the vnodes", f"{facts.asked_fidelity} asked for; {_fidelity(facts)}"),
         ("Engine", str(meta.get("engine") or "")),
         ("Load", _load(profile, facts) if profile else ""),
         ("Objects", _objects(profile) if profile else ""),
@@ -152,6 +154,13 @@ def _conditions(facts: Facts, processes: list[dict[str, Any]]) -> list[tuple[str
         ("Started", _when(meta.get("started"))),
     ]  # fmt: skip
     return [(name, words) for name, words in rows if words]
+
+
+def _fidelity(facts: Facts) -> str:
+    """What was measured, and by what."""
+    found = facts.fidelity
+    each = ", ".join(f"{name} {value:.2f}" for name, value in found.per_node.items())
+    return f"measured {found.words}" + (f", per vnode: {each}" if each else f": {found.reason}")
 
 
 def _when(moment: float | None) -> str:

@@ -35,6 +35,11 @@ CALLS = (
     ("GET", "namespaces", "", "resource", 0.005, 0.0, 0.003),
     ("WATCH", "pods", "", "cluster", 0.001, 0.0, 30.0),
 )
+# open without a node: (resource, scope) → how many
+WATCHES = {
+    ("nodes", "cluster"): 4, ("csidrivers", "cluster"): 3, ("runtimeclasses", "cluster"): 2,
+    ("endpointslices", "cluster"): 2, ("servicecidrs", "cluster"): 2, ("servicecidrs", "resource"): 1,
+}  # fmt: skip
 
 
 @dataclass
@@ -50,6 +55,7 @@ class Shape:
     outage: tuple[float, float] | None = None  # of kube-apiserver-0, seconds after the load's start
     never: int = 0  # pods that never start
     lease_share: float = 1.0  # of the renewals that are due
+    watches: dict[tuple[str, str], int] = field(default_factory=dict)  # of one node: (resource, scope) → how many
     slow_share: float = 0.0  # of API calls that take more than a second
     seed: int = 1
     lag: dict[str, float] = field(default_factory=lambda: {"loop": 0.02, "send": 0.01, "observer": 0.15})
@@ -283,6 +289,13 @@ class Maker:
                 float(max(0, seats - 12)),
                 priority_level=level,
             )
+        own = WATCHES if name.endswith("-0") else {}
+        for resource, scope in {*WATCHES, *shape.watches}:
+            each = (
+                own.get((resource, scope), 0) + shape.watches.get((resource, scope), 0) * shape.nodes / shape.apiservers
+            )
+            labels = {"resource": resource, "scope": scope, "verb": "WATCH"}
+            self._sample(moment, name, "apiserver_longrunning_requests", "gauge", each, **labels)
         for kind, number in (("readOnly", 4), ("mutating", 30)):
             self._sample(
                 moment,

@@ -77,8 +77,12 @@ def _own_scripts() -> list[str]:
 def test_the_page_tells_verdict_and_numbers_without_script(written: render.Written) -> None:
     words = " ".join(" ".join(Page(_page(written)).words).split())
     for told in (
-        *("PASS", "8,192 of 8,192", "256 of 256", "all 25 gates held", "AMD EPYC", "etcd 3.7.3", "precondition churn"),
-        *("intended → seen running", "Fidelity of the vnodes lease", "16000 for scheduler and controller manager"),
+        *("PASS", "8,192 of 8,192", "256 of 256", "all 26 gates held", "AMD EPYC", "etcd 3.7.3", "precondition churn"),
+        *(
+            "intended → seen running",
+            "measured; lease was asked for",
+            "16000 for scheduler and controller manager",
+        ),
     ):
         assert told in words
 
@@ -153,12 +157,24 @@ def test_json_keeps_its_keys(written: render.Written) -> None:
     found = json.loads(written.paths["report.json"].read_text())
     assert found["schema"] == 1
     assert list(found) == [
-        "schema", "run", "verdict", "reasons", "headline", "conditions", "slo", "limits", "pods", "nodes", "throughput",
-        "startup", "api", "leases", "scheduler", "processes", "lag", "counts", "scrapes", "interruptions", "phases",
-        "profile", "begin", "end", "bands", "plots",
+        "schema", "run", "verdict", "reasons", "headline", "conditions", "slo", "limits", "pods", "nodes", "fidelity",
+        "throughput", "startup", "api", "leases", "scheduler", "processes", "lag", "counts", "scrapes", "interruptions",
+        "phases", "profile", "begin", "end", "bands", "plots",
     ]  # fmt: skip
     assert found["verdict"] == written.verdict == "PASS"
     assert found["pods"]["running"] == 8192
+
+
+def test_the_head_tells_the_fidelity_that_was_measured_and_the_one_that_was_asked_for(
+    synthetic: ModuleType, tmp_path: Path
+) -> None:
+    watches = {("nodes", "resource"): 1, ("csidrivers", "cluster"): 1, ("runtimeclasses", "cluster"): 1}
+    kubelets = synthetic.Shape(namespaces=1, watches=watches, metadata={"fidelity": "node"})
+    found = json.loads(render.write(synthetic.make(tmp_path / "run", kubelets)).paths["report.json"].read_text())
+    assert (found["fidelity"]["asked"], found["fidelity"]["level"]) == ("node", "kubelet")
+    assert found["fidelity"]["per_node"]["csidrivers"] == 1.0
+    assert {"title": "Fidelity", "value": "kubelet", "note": "measured; node was asked for"} in found["headline"]
+    assert any("node was asked for, kubelet was measured" in reason for reason in found["reasons"])
 
 
 def test_an_outage_is_marked_and_a_gap_in_the_plots(synthetic: ModuleType, tmp_path: Path) -> None:

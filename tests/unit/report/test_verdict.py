@@ -14,6 +14,7 @@ import pytest
 from turbokube.bundle.reader import Reader
 from turbokube.bundle.writer import Writer
 from turbokube.measure import sli, verdict
+from turbokube.measure.fidelity import Fidelity
 from turbokube.measure.series import Metrics
 from turbokube.measure.verdict import FAIL, INCONCLUSIVE, PASS, Facts, Limit, Verdict
 
@@ -51,6 +52,7 @@ def facts(**changes: Any) -> Facts:
         counts={("store", name): n for name, n in (("pods", 8192), ("nodes", 256), ("leases", 256))},
         lags={"loop": (100, 0.02, 0.1), "send": (100, 0.02, 0.1), "observer": (100, 0.2, 0.4), "fleet": (9, 0.1, 0.1)},
         coverage={"kube-apiserver-0": 0.99},
+        fidelity=Fidelity("lease"),
     )
     return dataclasses.replace(good, **changes)
 
@@ -96,6 +98,10 @@ def lags(**p99: float) -> dict[str, tuple[int, float, float]]:
         ({"nodes": dataclasses.replace(NODES, notready=1)}, "nodes-ready", "fail"),
         ({"nodes": dataclasses.replace(NODES, ready=255)}, "nodes-ready", "fail"),
         ({"nodes": None}, "nodes-ready", "inconclusive"),
+        ({"fidelity": Fidelity("none")}, "fidelity", "inconclusive"),
+        ({"fidelity": Fidelity("kubelet", "not node")}, "fidelity", "inconclusive"),
+        ({"fidelity": Fidelity("kubelet", "not node"), "meta": {"fidelity": "kubelet"}}, "fidelity", "pass"),
+        ({"fidelity": Fidelity("", "nothing was counted")}, "fidelity", ""),
         ({"counts": {**facts().counts, ("store", "pods"): 8191}}, "counts-pods", "fail"),
         ({"counts": {("api", name): n for (_, name), n in facts().counts.items()}}, "counts-pods", "pass"),
         ({"counts": {}}, "counts-pods", "inconclusive"),
