@@ -111,6 +111,11 @@ def _look_around(found: Preflight, profile: Profile) -> None:
         except CredentialError as error:
             found.problems.append(f"turbokube_kubeconfig is {profile.kubeconfig}, but {error}")
     found.problems += _engine_problems(profile)
+    if profile.engine == "kubemark":  # hollow-node has no option for another address, TLS or who may ask
+        found.warnings.append(
+            "turbokube_engine is kubemark: its hollow kubelets listen on every address, to everybody and without TLS, "
+            "so the fleet's host needs a firewall"
+        )
     ours = recorded_ports(Path(found.state_dir)).values()
     for name, port in profile.ports.items():
         if port not in ours and (holder := listening(port)):

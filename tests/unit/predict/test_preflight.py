@@ -197,3 +197,10 @@ def test_what_an_engine_cannot_do_is_told_with_what_would_be_right(
 ) -> None:
     found = preflight({"turbokube_namespaces": 1, **settings}, tmp_path)
     assert found.problems == ([sentence] if sentence else [])
+
+
+def test_hollow_kubelets_that_listen_to_everybody_are_warned_of(tmp_path: Path) -> None:
+    hollow = {"engine": "kubemark", "fidelity": "kubelet", "vnode_cpu": "1", "vnode_memory": "3840Mi"}
+    (warning,) = check(tmp_path, namespaces=1, **hollow).warnings
+    assert "listen on every address, to everybody and without TLS" in warning
+    assert check(tmp_path, namespaces=1, fidelity="kubelet").warnings == []
