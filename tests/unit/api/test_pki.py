@@ -2,49 +2,23 @@
 
 from __future__ import annotations
 
-import datetime
 import ssl
-from pathlib import Path
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
 
+from tests.unit.authority import authority
 from turbokube.api import pki
 from turbokube.api.credentials import Credential
 
 WHO = pki.Subject("system:node:a", ("system:nodes",))
 
 
-def authority(folder: Path, key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey, days: int = 3650) -> pki.Authority:
-    """A CA as kubeadm makes it, and its files."""
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "kubernetes")])
-    now = datetime.datetime.now(datetime.UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now)
-        .not_valid_after(now + datetime.timedelta(days=days))
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    folder.mkdir(exist_ok=True)
-    (folder / "ca.crt").write_bytes(made.public_bytes(serialization.Encoding.PEM))
-    (folder / "ca.key").write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption()
-        )
-    )
-    return pki.Authority(folder / "ca.crt", folder / "ca.key")
-
-
 @pytest.fixture
 def ca(tmp_path):
-    return authority(tmp_path / "ca", pki.new_key())
+    return authority(tmp_path / "ca")
 
 
 @pytest.mark.parametrize("key", [rsa.generate_private_key(65537, 2048), pki.new_key()], ids=["rsa", "ec"])
@@ -68,9 +42,9 @@ def test_what_is_broken_near_its_end_or_of_another_ca_is_not_good(tmp_path, ca):
     file.write_text("broken")
     assert not ca.issued(file)
     assert not pki.lasts(file)
-    authority(tmp_path / "short", pki.new_key(), days=20).issue(file, WHO)
+    authority(tmp_path / "short", days=20).issue(file, WHO)
     assert not pki.lasts(file)
-    authority(tmp_path / "other", pki.new_key()).issue(file, WHO)
+    authority(tmp_path / "other").issue(file, WHO)
     assert pki.lasts(file)
     assert not ca.issued(file)
     ca.issue(file, WHO)

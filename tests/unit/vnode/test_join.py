@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import datetime
 import json
 import time
 from pathlib import Path
@@ -11,9 +10,8 @@ from pathlib import Path
 import msgspec
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
 
-from turbokube.api import pki
+from tests.unit.authority import authority
 from turbokube.api.credentials import Credential
 from turbokube.api.target import Target
 from turbokube.vnode import identity, join
@@ -23,22 +21,7 @@ SPEC = Spec(run="test", count=3, fidelity="kubelet")
 
 
 def make_ca(folder: Path) -> bytes:
-    key, now = pki.new_key(), datetime.datetime.now(datetime.UTC)
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "kubernetes")])
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now)
-        .not_valid_after(now + datetime.timedelta(days=3650))
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    folder.mkdir(parents=True, exist_ok=True)
-    pki.write(folder / "ca.key", key, b"")
-    (folder / "ca.crt").write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    authority(folder)
     return (folder / "ca.crt").read_bytes()
 
 

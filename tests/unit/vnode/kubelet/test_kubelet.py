@@ -10,10 +10,11 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from vnode_fakes import FakeTransport
 
 from turbokube.api import messages, protobuf
 from turbokube.api.credentials import Credential
-from turbokube.api.transport import JSON, Response, Unreachable
+from turbokube.api.transport import Response, Unreachable
 from turbokube.vnode import objects
 from turbokube.vnode.client import Client
 from turbokube.vnode.clock import Agenda
@@ -79,31 +80,20 @@ class Server:
         return protobuf.wrap("v1", "Any", b"".join(protobuf.field(*part) for part in sorted(parts.items())))
 
 
-class FakeHttp2:
+class FakeHttp2(FakeTransport):
     """A vnode's connection to the Server."""
 
     server: Server
 
     def __init__(self, credential: Credential, servers: Any, *, user_agent: str, index: int, gate: Any) -> None:
+        super().__init__(self._answer)
         self.who = f"{Path(credential.pem_file or 'fleet').stem} {user_agent}"
         self.connections: list[None] = [None]
 
-    async def request(
-        self,
-        method: str,
-        path: str,
-        body: bytes = b"",
-        content_type: str = JSON,
-        timeout: float = 30.0,
-        accept: str = JSON,
-    ) -> Response:
-        await asyncio.sleep(0)
+    def _answer(self, method: str, path: str, body: bytes) -> Response | Exception:
         self.server.asked.append((method, path, self.who))
         self.server.bodies.append(body)
-        said = self.server.answer(method, path, body)
-        if isinstance(said, Exception):
-            raise said
-        return said
+        return self.server.answer(method, path, body)
 
     def open(self, path: str, accept: str, listener: Any) -> str:
         self.server.asked.append(("WATCH", path, self.who))
