@@ -21,10 +21,9 @@ from turbokube.bundle import runs
 from turbokube.bundle.ledger import Ledger
 from turbokube.bundle.reader import Reader
 from turbokube.bundle.writer import BundleError, Writer
-from turbokube.load.kinds import KINDS
+from turbokube.load.create import Create, Outcome, connections
 from turbokube.load.pacing import Gate
 from turbokube.load.phase import RUN_LABEL, LoadError, Phase
-from turbokube.load.work import Context, Outcome, Work, carry_out, connections
 from turbokube.measure import counts, fidelity, sli
 from turbokube.measure.observer import Observer
 from turbokube.measure.scrape import Scraper
@@ -33,7 +32,6 @@ from turbokube.measure.verdict import lease_interval, lease_period
 
 from . import facts
 from .progress import PhaseProgress, Rate
-from .witness import Witnesses
 
 _LEAST_DISK = 200 * 1024 * 1024  # bytes free at the bundle; below it the phase ends while the rest can be written
 _ANSWER_WITHIN_S = 15.0  # an API server must answer when a run is opened
@@ -48,17 +46,6 @@ class RunSpec(msgspec.Struct, kw_only=True):
     target: Target
     scrape_interval: float = 15.0
     extra_components: list[Component] = []
-
-
-@dataclasses.dataclass
-class Running:
-    """A phase under way."""
-
-    work: Work
-    context: Context
-    task: asyncio.Task[None]
-    rate: Rate = dataclasses.field(default_factory=Rate)
-    stop_note: str = ""  # why it is being stopped
 
 
 class Session:
@@ -82,7 +69,10 @@ class Session:
         components = [*spec.target.components, *spec.extra_components]
         self.scraper = Scraper(self.writer, scraper, components, spec.scrape_interval)
         self._background: list[asyncio.Task[None]] = []
-        self._under_way: dict[str, Running] = {}
+        self._phase: asyncio.Task[None] | None = None
+        self._create: Create | None = None
+        self._rate = Rate()
+        self._stop_note = ""
         self._shut_at = 0.0
         self.failure: str | None = None
 
@@ -150,95 +140,57 @@ class Session:
 
     # phases
 
-    def submit(self, phases: list[Phase]) -> bool:
-        """Begin phases side by side, or go on with them; False if all have ended before. Raises LoadError."""
-        names = [phase.name for phase in phases]
-        if others := sorted(self._under_way.keys() - names):
-            raise LoadError(
-                f"phase {', '.join(names)} cannot begin while another of run {self.spec.run} is under way: "
-                f"{', '.join(others)}"
-            )
-        due = [phase for phase in phases if self._due(phase)]
-        new = [phase for phase in due if phase.name not in self._under_way]
-        for context in [self._context(phase) for phase in new]:
-            self._begin(context)
-        return bool(due)
-
-    def _due(self, phase: Phase) -> bool:
-        """Whether the phase has not ended; raises LoadError if it was begun as something else."""
+    def submit(self, phase: Phase) -> bool:
+        """Begin a phase or go on with it; False if it has ended before. Raises LoadError."""
         known = self._phases.get(phase.name)
-        if known is None:
-            return True
-        before = self._spec(phase.name)
-        if not before.same_work(phase):
-            raise LoadError(
-                f"phase {phase.name} of run {phase.run} was begun with other settings: {_changes(before, phase)}"
-            )
-        return not (
-            known["state"] == "done" or (known["state"] == "deadline" and before.deadline >= phase.deadline)
-        )
-
-    def _spec(self, name: str) -> Phase:
-        """A phase of this run as it was asked for. Raises LoadError if there is none of that name."""
-        if name not in self._phases:
-            raise LoadError(f"run {self.spec.run} has no phase {name}")
-        return msgspec.json.decode(self._phases[name]["spec"], type=Phase)
-
-    def _context(self, phase: Phase) -> Context:
+        if known is not None:
+            before = msgspec.json.decode(known["spec"], type=Phase)
+            if not before.same_work(phase):
+                raise LoadError(
+                    f"phase {phase.name} of run {phase.run} was begun with other settings: {_changes(before, phase)}"
+                )
+            same_deadline = before.deadline_s >= phase.deadline_s
+            if known["state"] == "done" or (known["state"] == "deadline" and same_deadline):
+                return False
+        if self._phase is not None and not self._phase.done():
+            if self._create is not None and self._create.phase.name == phase.name:
+                return True
+            raise LoadError(f"phase {phase.name} cannot begin while another of run {phase.run} is under way")
+        servers = self.spec.target.addresses(self._load)
+        transport = Http1(self._load, servers, size=connections(phase), user_agent="turbokube-load")
+        pods_run, nudge = self.observer.pods_run, self.scraper.nudge
+        create = Create(phase, transport, self.writer, self.ledger, self.gate, pods_run, nudge)
         now = time.time()
-        known = self._phases.get(phase.name)
         if known is not None and known["ended"]:
             self.writer.insert("interruptions", [(known["ended"], now, "phase", f"{phase.name} was {known['state']}")])
-        started = float(known["started"]) if known is not None else now
-        return Context.make(
-            phase,
-            Http1(
-                self._load,
-                self.spec.target.addresses(self._load),
-                size=connections(phase),
-                user_agent="turbokube-load",
-            ),
-            self.writer,
-            self.ledger,
-            self.gate,
-            Witnesses(self.observer, self.scraper),
-            self._spec,
-            started=started,
-            away_before=self._away_since(started),
-        )
-
-    def _begin(self, context: Context) -> None:
-        phase = context.phase
-        work = KINDS[phase.kind](context)
         spec = msgspec.json.encode(phase).decode()
-        self._keep(
-            phase.name, kind=phase.kind, spec=spec, state="running", ended=None, note="", started=context.started
-        )
-        task = asyncio.create_task(self._work(work, context))
-        self._under_way[phase.name] = Running(work, context, task)
+        self._keep(phase.name, kind=phase.kind, spec=spec, state="running", ended=None, note="", started=now)
+        self._create, self._rate, self._stop_note = create, Rate(), ""
+        self._phase = asyncio.create_task(self._work(create, transport))
+        return True
 
-    async def _work(self, work: Work, context: Context) -> None:
-        name = context.phase.name
+    async def _work(self, create: Create, transport: Http1) -> None:
+        name = create.phase.name
         try:
             await self.observer.synced.wait()
-            outcome = await carry_out(work, context)
+            started = float(self._phases[name]["started"])
+            outcome = await create.run(self._away_since(started), started)
         except asyncio.CancelledError:
-            if not (note := self._under_way[name].stop_note):
+            if not self._stop_note:
                 return  # the agent ends; the phase goes on with the next one
-            outcome = Outcome("stopped", note)
+            outcome = Outcome("stopped", self._stop_note)
         except Exception as error:
             outcome = Outcome("stopped", f"{type(error).__name__}: {error}")
         finally:
-            await context.transport.close()
+            await transport.close()
         self.observer.write()
         self._keep(name, state=outcome.state, note=outcome.note, ended=time.time())
-        del self._under_way[name]
 
     def stop_phase(self, note: str) -> None:
-        """End the phases under way, for this reason."""
-        for one in self._under_way.values():
-            one.stop_note = note
-            one.task.cancel()
+        """End the phase under way, for this reason."""
+        self._stop_note = note
+        if self._phase is not None:
+            self._phase.cancel()
 
     def _away_since(self, started: float) -> float:
         """Seconds since then in which nobody worked at the phase: no agent, unattended, stopped."""
@@ -260,32 +212,32 @@ class Session:
     @property
     def working(self) -> bool:
         """Whether a phase is under way."""
-        return bool(self._under_way)
+        return self._phase is not None and not self._phase.done()
 
     async def wait(self, seconds: float) -> None:
-        """Until all phases under way have ended, at most so long."""
-        if self._under_way:
-            await asyncio.wait([one.task for one in self._under_way.values()], timeout=seconds)
+        """Until the phase under way ends, at most so long."""
+        if self._phase is not None:
+            await asyncio.wait((self._phase,), timeout=seconds)
 
     def progress(self, name: str) -> PhaseProgress:
         """How far a phase is. Raises LoadError if there is none of that name."""
-        phase, row = self._spec(name), self._phases[name]
+        row = self._phases.get(name)
+        if row is None:
+            raise LoadError(f"run {self.spec.run} has no phase {name}")
+        phase = msgspec.json.decode(row["spec"], type=Phase)
         seen = self.observer.progress([phase.namespace(index) for index in phase.indices])
-        one = self._under_way.get(name)
-        intended = sum(entry.replicas for entry in self.ledger.of(name))
+        running = row["state"] == "running"
         return PhaseProgress(
             phase=name,
-            kind=phase.kind,
             state=row["state"],
-            intended=intended,
+            intended=sum(entry.replicas for entry in self.ledger.of(name)),
             created=seen.created,
             scheduled=seen.scheduled,
             running=seen.running,
-            rate=one.rate.over() if one else 0.0,
-            eta=one.rate.left(intended - seen.running) if one else None,
+            rate=self._rate.over() if running else 0.0,
+            eta=self._rate.left(phase.pods - seen.running) if running else None,
             elapsed=(row["ended"] or time.time()) - row["started"],
             note=row["note"] or "",
-            words=one.work.words() if one else "",
             paused=not self.gate.is_open,
             away=self.scraper.away(),
         )
@@ -310,12 +262,12 @@ class Session:
         now = time.time()
         rows = [(now, "loop", loop_lag), (now, "observer", self.observer.lag)]
         self.observer.lag = 0.0
-        for one in self._under_way.values():
-            phase, sender = one.context.phase, one.context.sender
+        if self._create is not None and self.working:
+            sender = self._create.sender
             rows.append((now, "send", sender.lag))
             sender.lag = 0.0
-            spaces = [phase.namespace(index) for index in phase.indices]
-            one.rate.add(now, self.observer.progress(spaces).running)
+            spaces = [self._create.phase.namespace(index) for index in self._create.phase.indices]
+            self._rate.add(now, self.observer.progress(spaces).running)
         self.writer.insert("lag", rows)
 
     def pause(self) -> None:
@@ -375,7 +327,7 @@ class Session:
 
     async def close(self, *, finish: bool = False) -> None:
         """End all work and put the bundle in order. An unfinished phase stays one that can be gone on with."""
-        tasks = [*(one.task for one in self._under_way.values()), *self._background]
+        tasks = [task for task in (self._phase, *self._background) if task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -389,11 +341,10 @@ class Session:
 
 
 def _changes(before: Phase, now: Phase) -> str:
-    if type(before) is not type(now):
-        return f"kind {before.kind} → {now.kind}"
-    old, new = (msgspec.to_builtins(phase) for phase in (before, now))
-    differ = [name for name in new if old.get(name) != new[name] and name not in ("deadline", "limits")]
-    return ", ".join(f"{name} {old.get(name)!r} → {new[name]!r}" for name in differ)
+    differ = [name for name in Phase.__struct_fields__ if getattr(before, name) != getattr(now, name)]
+    return ", ".join(
+        name if name == "template" else f"{name} {getattr(before, name)!r} → {getattr(now, name)!r}" for name in differ
+    )
 
 
 def _fidelity(folder: Path) -> dict[str, Any]:
