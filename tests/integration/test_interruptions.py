@@ -137,3 +137,5 @@ def test_the_same_command_goes_on(home: Home) -> None:
     with Reader(home.bundle) as record:
         assert record.query("SELECT count(*) FROM pods WHERE running_seen IS NOT NULL")[0][0] == PODS
         assert record.query("SELECT count(*) FROM pods WHERE deleted_seen IS NOT NULL")[0][0] == 0
+        # of renewals there may be no minute that nothing interrupted
+        assert record.meta()["measured_fidelity"]["level"] in ("lease", "")

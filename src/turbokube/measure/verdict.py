@@ -1,8 +1,9 @@
 """What a run's numbers mean: PASS, FAIL or INCONCLUSIVE. Every limit is a gate, a report or not applicable.
 
 PASS: every gate held. FAIL: one did not, whatever else is unclear. INCONCLUSIVE: no gate is known to be broken, but one
-could not be judged: too few samples, nothing recorded, or our own measured lag is beyond what the numbers bear. CPU is
-never a reason: a machine that is busy all the time may measure well, and measured lag says whether it does.
+could not be judged: too few samples, nothing recorded, vnodes of another fidelity than was asked for, or our own
+measured lag is beyond what the numbers bear. CPU is never a reason: a machine that is busy all the time may measure
+well, and measured lag says whether it does.
 """
 
 from __future__ import annotations
