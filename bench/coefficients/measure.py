@@ -21,8 +21,8 @@ from tests.integration.control_plane import control_plane
 from turbokube.agent.client import AgentClient
 from turbokube.api.target import Component, Target, load_target
 from turbokube.bundle.writer import FILE
-from turbokube.load.phase import Phase
 from turbokube.predict import coefficients
+from turbokube.profile.phases import Create, ObjectSet, pods_of
 from turbokube.profile.schema import Profile, validate
 from turbokube.vnode import fleet
 from turbokube.vnode.spec import Spec
@@ -77,21 +77,21 @@ class Bench:
     def load(self, namespaces: int) -> None:
         """Pods in the namespaces up to this number that have none."""
         one = self.profile
-        phase = Phase(
+        phase = Create(
             run=RUN,
             name=f"load-{namespaces}",
             namespaces=namespaces - self.namespaces,
             first_namespace=self.namespaces,
-            deployments=one.deployments_per_namespace,
-            replicas=one.replicas,
+            objects=(ObjectSet(name="turbokube", count=one.deployments_per_namespace, replicas=one.replicas),),
         )
-        say(f"{phase.pods} pods")
-        answer = self.agent.call("submit", phase=msgspec.to_builtins(phase))
-        while answer["progress"]["state"] == "running":
-            answer = self.agent.call("follow", name=phase.name, wait=5.0)
-            say(f"  {answer['line']}")
-        if answer["progress"]["state"] != "done":
-            sys.exit(f"the load ended as {answer['progress']['state']}: {answer['progress']['note']}")
+        say(f"{pods_of(phase)} pods")
+        answer = self.agent.call("submit", phases=[msgspec.to_builtins(phase)])
+        while answer["progress"][0]["state"] == "running":
+            answer = self.agent.call("follow", names=[phase.name], wait=5.0)
+            say(f"  {answer['lines'][0]}")
+        progress = answer["progress"][0]
+        if progress["state"] != "done":
+            sys.exit(f"the load ended as {progress['state']}: {progress['note']}")
         self.namespaces = namespaces
 
     def finish(self) -> None:

@@ -52,25 +52,28 @@ options:
     type: str
     required: true
   name:
-    description: The phase's name, unique in the run. Required when O(state=present).
+    description: The phase's name, unique in the run. Either it or O(phases) is required when O(state=present).
     type: str
-  kind:
-    description: What the phase does; V(create) creates namespaces, and in each its deployments.
-    type: str
-    choices: [create]
-    default: create
+  phases:
+    description:
+      - Phases of every kind, instead of one that creates deployments; items as in the variable C(turbokube_phases),
+        which docs/phases.md describes. An item is a phase, or has only C(together), a list of phases side by side.
+      - They run in their order. Where a phase says nothing, it has what O(namespaces), O(deployments), O(replicas),
+        O(concurrency), O(deadline) and the options of the pods say.
+    type: list
+    elements: dict
   namespaces:
-    description: How many namespaces, at least V(1). Required when O(state=present).
+    description: How many namespaces, at least V(1). Required with O(name).
     type: int
   first_namespace:
     description: Number of the first namespace; later phases begin where earlier ones ended.
     type: int
     default: 0
   deployments:
-    description: How many deployments in each namespace, at least V(1). Required when O(state=present).
+    description: How many deployments in each namespace, at least V(1). Required with O(name).
     type: int
   replicas:
-    description: How many pods in each deployment. Required when O(state=present).
+    description: How many pods in each deployment. Required with O(name).
     type: int
   concurrency:
     description: Closed loop, used when O(rate) is V(0); the number of namespaces that are in work at once.
@@ -79,6 +82,10 @@ options:
   rate:
     description: Open loop; so many deployments a second are created on a fixed schedule, whatever the answers.
     type: float
+    default: 0
+  seed:
+    description: What decides all that is drawn.
+    type: int
     default: 0
   placement:
     description: Which vnodes a namespace's pods tolerate; its own, or all, as in M(turbokube.scale.vnode_fleet).
@@ -109,7 +116,7 @@ options:
     default: ""
   deadline:
     description:
-      - Seconds after which the phase ends whether all pods run or not, from V(1).
+      - Seconds after which a phase ends whether all is done or not, from V(1).
       - Time in which the run has no agent, or nobody follows it, does not count.
     type: float
     default: 1800
@@ -169,6 +176,18 @@ EXAMPLES = r"""
     deployments: 32
     replicas: 8
 
+- name: Replace pods while the API server is asked for lists
+  turbokube.scale.load_phase:
+    target: ~/.turbokube/trial/target.json
+    state_dir: ~/.turbokube/trial
+    bundle: ~/runs/trial
+    run: trial
+    namespaces: 32
+    phases:
+      - together:
+          - {name: roll, kind: roll, of: create, share: 0.5}
+          - {name: lists, kind: read, verb: list, resource: pods, rate: 5, duration: 60}
+
 - name: End the run
   turbokube.scale.load_phase:
     target: ~/.turbokube/trial/target.json
@@ -188,26 +207,28 @@ EXAMPLES = r"""
 RETURN = r"""
 phase_state:
   description:
-    - How the phase ended. V(done), every pod ran; V(deadline), some did not in time.
+    - How the phases ended. V(done), all is done; V(deadline), at least one phase was not done in time.
     - A phase that was stopped for another reason fails the module.
   returned: when O(state=present), not in check mode
   type: str
   sample: done
 note:
-  description: What kept the phase from being done.
+  description: What kept a phase from being done.
   returned: when O(state=present), not in check mode
   type: str
   sample: ""
 progress:
-  description: Pods intended, created, scheduled and running, pods/s, seconds elapsed and left.
-  returned: when the agent followed the phase
-  type: dict
-  sample: {"phase": "create", "state": "done", "intended": 8192, "created": 8192, "scheduled": 8192, "running": 8192}
+  description: For each phase that the agent followed last, pods intended, created, scheduled and running, and seconds.
+  returned: when the agent followed a phase
+  type: list
+  elements: dict
+  sample: [{"phase": "create", "state": "done", "intended": 8192, "created": 8192, "scheduled": 8192, "running": 8192}]
 plan:
-  description: What would be created; namespaces, objects, of these accepted already, and pods.
+  description: What each phase would do; for one that creates, objects, of these accepted already, and pods.
   returned: in check mode
-  type: dict
-  sample: {"namespaces": 32, "objects": 1024, "accepted": 0, "pods": 8192}
+  type: list
+  elements: dict
+  sample: [{"name": "create", "kind": "create", "namespaces": 32, "objects": 1024, "accepted": 0, "pods": 8192}]
 deleted:
   description: How many namespaces were deleted.
   returned: when O(state=absent)
@@ -233,17 +254,16 @@ _COMPONENT = {
     "url": {"type": "str", "required": True},
     "metrics_path": {"type": "str", "default": "/metrics"},
 }
-# these are the fields of turbokube.load.phase.Phase
-_PHASE: dict[str, t.Any] = {
+# what a phase has where it says nothing itself; these are fields of turbokube.profile.phases.Defaults
+_DEFAULTS: dict[str, t.Any] = {
     "run": {"type": "str", "required": True},
-    "name": {"type": "str"},
-    "kind": {"type": "str", "choices": ["create"], "default": "create"},
     "namespaces": {"type": "int"},
-    "first_namespace": {"type": "int", "default": 0},
     "deployments": {"type": "int"},
     "replicas": {"type": "int"},
     "concurrency": {"type": "int", "default": 4},
-    "rate": {"type": "float", "default": 0},
+    "deadline": {"type": "float", "default": 1800},
+    "seed": {"type": "int", "default": 0},
+    "template": {"type": "path"},
     "placement": {"type": "str", "choices": ["namespace", "cluster"], "default": "namespace"},
     "schedulers": {"type": "int", "default": 0},
     "automount_token": {"type": "bool", "default": True},
@@ -252,12 +272,14 @@ _PHASE: dict[str, t.Any] = {
 }
 _ARGUMENTS: dict[str, t.Any] = {
     **TARGET_ARGUMENTS,
-    **_PHASE,
+    **_DEFAULTS,
+    "name": {"type": "str"},
+    "first_namespace": {"type": "int", "default": 0},
+    "rate": {"type": "float", "default": 0},
+    "phases": {"type": "list", "elements": "dict"},
     "state": {"type": "str", "choices": ["present", "finished", "absent"], "default": "present"},
     "state_dir": {"type": "path", "required": True},
     "bundle": {"type": "path"},
-    "template": {"type": "path"},
-    "deadline": {"type": "float", "default": 1800},
     "timeout": {"type": "int", "default": 900},
     "scrape_interval": {"type": "float", "default": 15},
     "extra_components": {"type": "list", "elements": "dict", "default": [], "options": _COMPONENT},
@@ -270,12 +292,15 @@ _ARGUMENTS: dict[str, t.Any] = {
 def main() -> t.NoReturn:
     module = library_module(
         _ARGUMENTS,
+        supports_check_mode=True,
         required_if=[
-            ("state", "present", ["bundle", "name", "namespaces", "deployments", "replicas"]),
+            ("state", "present", ["bundle"]),
+            ("state", "present", ["name", "phases"], True),
             ("state", "finished", ["bundle"]),
         ],
-        supports_check_mode=True,
-        **TARGET_RULES,
+        mutually_exclusive=[*TARGET_RULES["mutually_exclusive"], ("name", "phases")],
+        required_one_of=TARGET_RULES["required_one_of"],
+        required_by={**TARGET_RULES["required_by"], "name": ["namespaces", "deployments", "replicas"]},
     )
     with errors_as_failures(module):
         module.exit_json(
@@ -285,32 +310,55 @@ def main() -> t.NoReturn:
 
 def _present(module: AnsibleModule) -> dict[str, t.Any]:
     from turbokube.agent import drive
-    from turbokube.load.phase import Phase
 
     wish = module.params
-    bundle, state = Path(wish["bundle"]), Path(wish["state_dir"])
-    source = Path(wish["template"]).read_text() if wish["template"] else ""
-    phase = Phase(**{name: wish[name] for name in _PHASE}, template=source, deadline_s=wish["deadline"])
+    bundle = Path(wish["bundle"])
+    groups = _groups(wish, bundle)
+    phases = [phase for group in groups for phase in group]
     target, spec = target_of(wish), _spec(wish)
-    drive.check(target, bundle, spec, phase)
-    if before := drive.ended(bundle, phase):
-        return {"changed": False, "phase_state": before["state"], "note": before["note"]}
+    drive.check(target, bundle, spec, wish["run"], phases)
+    if before := drive.ended(bundle, wish["run"], phases):
+        return {"changed": False, **_outcome(before)}
     if module.check_mode:
-        return {"changed": True, "plan": drive.plan(bundle, phase)}
-    log = state / "log" / "agent.log"
-    answer = drive.advance(_client(wish), log, target, spec, phase, wish["wait_for"])
-    progress = answer["progress"]
-    if progress["state"] == "stopped":
-        module.fail_json(
-            msg=f"phase {phase.name} of run {phase.run} was stopped: {progress['note']}", progress=progress
-        )
+        return {"changed": True, "plan": [drive.plan(bundle, phase) for phase in phases]}
+    log, client, changed = Path(wish["state_dir"]) / "log" / "agent.log", _client(wish), False
+    progress: list[dict[str, t.Any]] = []
+    lines: list[str] = []
+    for group in groups:
+        answer = drive.advance(client, log, target, spec, group, wish["wait_for"])
+        progress, lines, changed = progress + answer["progress"], lines + answer["lines"], answer["begun"]
+        if changed:
+            break
+    if stopped := [one for one in progress if one["state"] == "stopped"]:
+        why = "; ".join(f"phase {one['phase']} of run {wish['run']} was stopped: {one['note']}" for one in stopped)
+        module.fail_json(msg=why, progress=progress)
     return {
-        "changed": answer["begun"],
-        "finished": progress["state"] != "running",
-        "progress_line": answer["line"],
-        "phase_state": progress["state"],
-        "note": progress["note"],
+        "changed": changed,
+        "finished": len(progress) == len(phases) and all(one["state"] != "running" for one in progress),
+        "progress_lines": lines,
         "progress": progress,
+        **_outcome(progress),
+    }
+
+
+def _groups(wish: dict[str, t.Any], bundle: Path) -> list[tuple[t.Any, ...]]:
+    """The phases that are asked for, checked; those of a group run side by side."""
+    from turbokube.agent import drive
+    from turbokube.profile.phases import Defaults, parse, single
+
+    defaults = Defaults(**{name: wish[name] for name in _DEFAULTS if wish[name] is not None})
+    if wish["phases"] is None:
+        own = {name: wish[name] for name in ("name", "first_namespace", "rate")}
+        return [(drive.with_files(single({"kind": "create", **own}, defaults)),)]
+    groups = parse(wish["phases"], defaults, path="phases", earlier=drive.begun(bundle))
+    return [tuple(drive.with_files(phase) for phase in group) for group in groups]
+
+
+def _outcome(found: list[dict[str, t.Any]]) -> dict[str, t.Any]:
+    late = [one for one in found if one["state"] == "deadline"]
+    return {
+        "phase_state": "deadline" if late else "done",
+        "note": "; ".join(f"{one['phase']}: {one['note']}" if len(found) > 1 else one["note"] for one in late),
     }
 
 

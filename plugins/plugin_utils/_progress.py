@@ -18,13 +18,14 @@ def follow(action: ActionBase, task_vars: dict[str, t.Any], *, wait_for: float =
     """Run the action's module again and again, each call at most `wait_for` seconds, until it has finished.
 
     The module takes an internal option `wait_for` (float, seconds), and returns `finished` (bool; absent means true),
-    `progress_line` (str), displayed whenever it changes, and `progress_notes` (list of str), each displayed once.
+    `progress_line` (str) or `progress_lines` (list of str), each displayed whenever it changes, and `progress_notes`
+    (list of str), each displayed once.
     What it started outlives each call, so this works over every connection, and an interrupted playbook is taken up
     again by the next call. Failure ends it. `changed` is true when it was in any call; the internal values are not
     part of the result.
     """
     host = task_vars.get("inventory_hostname", "")
-    line = ""
+    lines: list[str] = []
     noted: set[str] = set()
     changed = False
     while True:
@@ -34,9 +35,9 @@ def follow(action: ActionBase, task_vars: dict[str, t.Any], *, wait_for: float =
         finished = result.pop("finished", True)
         said = [note for note in result.pop("progress_notes", []) if note not in noted]
         noted.update(said)
-        if (now := result.pop("progress_line", "")) and now != line:
-            said.append(now)
-            line = now
+        now = [*result.pop("progress_lines", []), *filter(None, [result.pop("progress_line", "")])]
+        said += [line for line in now if line not in lines]
+        lines = now or lines
         for text in said:
             Display().display(f"progress: [{host}] {text}")
         changed = result["changed"] = changed or bool(result.get("changed"))

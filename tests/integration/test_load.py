@@ -21,8 +21,9 @@ from turbokube.bundle.reader import Reader
 from turbokube.bundle.writer import BundleError
 from turbokube.daemon import process
 from turbokube.daemon.control import ControlError
-from turbokube.load.phase import LoadError, Phase
+from turbokube.load.phase import LoadError
 from turbokube.load.remove import remove
+from turbokube.profile.phases import Create, ObjectSet
 from turbokube.vnode import fleet
 from turbokube.vnode.spec import Spec
 
@@ -49,14 +50,16 @@ class Run:
     def driver(self, name: str) -> AgentClient:
         return AgentClient(self.state, self.bundle, name)
 
-    def phase(self, **changes: Any) -> Phase:
-        sizes = {"namespaces": 2, "deployments": 2, "replicas": 3, "deadline_s": 120.0}
-        return Phase(**{"run": RUN, "name": "create", **sizes, **changes})
+    def phase(self, deployments: int = 2, replicas: int = 3, **changes: Any) -> Create:
+        sets = (ObjectSet(name="turbokube", count=deployments, replicas=replicas),)
+        return Create(**{"run": RUN, "name": "create", "namespaces": 2, "deadline": 120.0, "objects": sets, **changes})
 
-    def advance(self, phase: Phase, wait: float = 0.5) -> Any:
-        return drive.advance(self.client, self.state / "log" / "agent.log", self.target, self.spec, phase, wait)
+    def advance(self, phase: Create, wait: float = 0.5) -> Any:
+        log = self.state / "log" / "agent.log"
+        answer = drive.advance(self.client, log, self.target, self.spec, [phase], wait)
+        return {"begun": answer["begun"], "progress": answer["progress"][0], "line": answer["lines"][0]}
 
-    def to_the_end(self, phase: Phase, until: Callable[[dict[str, Any]], bool] = lambda progress: False) -> Any:
+    def to_the_end(self, phase: Create, until: Callable[[dict[str, Any]], bool] = lambda progress: False) -> Any:
         """Follow the phase until it has ended or `until` holds."""
         end, begun = time.monotonic() + 150, False
         while True:
@@ -101,8 +104,9 @@ def run(plane: ControlPlane, vnodes: str, tmp_path: Path) -> Iterator[Run]:
 
 def test_a_run_from_its_beginning_to_one_file(run: Run) -> None:
     phase = run.phase()
-    drive.check(run.target, run.bundle, run.spec, phase)
-    assert drive.plan(run.bundle, phase) == {"namespaces": 2, "objects": 4, "accepted": 0, "pods": 12}
+    drive.check(run.target, run.bundle, run.spec, RUN, [phase])
+    sizes = {"namespaces": 2, "objects": 4, "accepted": 0, "pods": 12}
+    assert drive.plan(run.bundle, phase) == {"name": "create", "kind": "create", **sizes}
     answer = run.to_the_end(phase)
     assert answer["begun"]
     progress = answer["progress"]
@@ -111,10 +115,10 @@ def test_a_run_from_its_beginning_to_one_file(run: Run) -> None:
     again = run.advance(phase)
     assert not again["begun"]
     assert again["progress"]["running"] == 12
-    with pytest.raises(ControlError, match="begun with other settings: replicas 3 → 4"):
+    with pytest.raises(ControlError, match=r"begun with other settings: objects .*'replicas': 3.* → .*'replicas': 4"):
         run.advance(run.phase(replicas=4))
     with pytest.raises(ControlError, match="driven by another ansible-playbook"):
-        run.driver("another").call("follow", name="create", wait=0)
+        run.driver("another").call("follow", names=["create"], wait=0)
 
     second = run.to_the_end(run.phase(name="more", first_namespace=2, namespaces=1, rate=5.0))
     assert (second["progress"]["state"], second["progress"]["running"]) == ("done", 6)
@@ -122,9 +126,9 @@ def test_a_run_from_its_beginning_to_one_file(run: Run) -> None:
     assert sorted(path.name for path in run.bundle.iterdir()) == ["bundle.sqlite", "run.json"]
     assert_complete(run, 18)
     assert not drive.finish(run.client, run.target, run.bundle, run.spec, RUN)
-    assert drive.ended(run.bundle, phase) == {"state": "done", "note": ""}
+    assert drive.ended(run.bundle, RUN, [phase]) == [{"phase": "create", "state": "done", "note": ""}]
     with pytest.raises(BundleError, match="is finished and holds no such phase other"):
-        drive.ended(run.bundle, run.phase(name="other"))
+        drive.ended(run.bundle, RUN, [run.phase(name="other")])
 
 
 def assert_complete(run: Run, pods: int, *, surplus: bool = False) -> None:
@@ -203,11 +207,11 @@ def test_the_api_server_dies_and_comes_back(run: Run) -> None:
 
 def test_another_profile_or_a_broken_setting_starts_nothing(run: Run) -> None:
     with pytest.raises(LoadError, match="namespaces is -1; it must be at least 1"):
-        drive.check(run.target, run.bundle, run.spec, run.phase(namespaces=-1))
+        drive.check(run.target, run.bundle, run.spec, RUN, [run.phase(namespaces=-1)])
     run.to_the_end(run.phase(namespaces=1, deployments=1, replicas=1))
     other = {**run.spec, "profile": {"turbokube_namespaces": 3}}
     with pytest.raises(BundleError, match="turbokube_namespaces 2 → 3"):
-        drive.check(run.target, run.bundle, other, run.phase())
+        drive.check(run.target, run.bundle, other, RUN, [run.phase()])
     run.client.call("stop")
 
 

@@ -19,7 +19,7 @@ from turbokube.api.transport import ApiError, Unreachable
 from turbokube.bundle.writer import BundleError
 from turbokube.daemon import control
 from turbokube.daemon.control import ControlError
-from turbokube.load.phase import LoadError, Phase
+from turbokube.load.phase import LoadError, Phase, checked
 
 from .control import LEAVE_S, PAUSE_S, Controller
 from .progress import line
@@ -110,16 +110,16 @@ class Agent:
                 self._session = session
         return await self._status()
 
-    async def _submit(self, phase: dict[str, Any]) -> dict[str, Any]:
-        asked = msgspec.convert(phase, Phase).check()
+    async def _submit(self, phases: list[dict[str, Any]]) -> dict[str, Any]:
+        asked = [checked(phase) for phase in msgspec.convert(phases, list[Phase])]
         begun = self._opened().submit(asked)
-        return {"begun": begun, **await self._follow(asked.name, 0.0)}
+        return {"begun": begun, **await self._follow([phase.name for phase in asked], 0.0)}
 
-    async def _follow(self, name: str, wait: float) -> dict[str, Any]:
+    async def _follow(self, names: list[str], wait: float) -> dict[str, Any]:
         session = self._opened()
         await session.wait(wait)
-        progress = session.progress(name)
-        return {"progress": msgspec.to_builtins(progress), "line": line(progress)}
+        progress = [session.progress(name) for name in names]
+        return {"progress": msgspec.to_builtins(progress), "lines": [line(one) for one in progress]}
 
     async def _finish(self) -> dict[str, Any]:
         if self._session is None:

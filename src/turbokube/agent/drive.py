@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from turbokube.api.target import Target
 from turbokube.bundle import runs
@@ -13,59 +15,94 @@ from turbokube.bundle.reader import Reader
 from turbokube.bundle.writer import BundleError
 from turbokube.daemon import process
 from turbokube.daemon.control import ControlError
-from turbokube.load.phase import Phase
+from turbokube.load.phase import Phase, checked
 from turbokube.load.templates import Templates
+from turbokube.profile.phases import BUILT_IN, Create, Replay, objects_of, pods_of
 
 from .client import AgentClient
 from .session import RunSpec
 
 
-def check(target: Target, bundle: Path, spec: dict[str, Any], phase: Phase) -> None:
-    """Raise, with one sentence, what would keep the phase from beginning. Starts nothing."""
-    Templates(phase.check())
+def check(target: Target, bundle: Path, spec: dict[str, Any], run: str, phases: Sequence[Phase]) -> None:
+    """Raise, with one sentence, what would keep the phases from beginning. Starts nothing."""
+    for phase in map(checked, phases):
+        if isinstance(phase, Create):
+            Templates(phase)
     target.credential("load")
     found = runs.read(bundle)
     if found is not None and not found.get("finished"):
-        runs.same_profile(phase.run, found.get("profile") or {}, spec.get("profile") or {})
+        runs.same_profile(run, found.get("profile") or {}, spec.get("profile") or {})
 
 
-def ended(bundle: Path, phase: Phase) -> dict[str, Any] | None:
-    """The outcome of a phase that a finished run holds; None if the run is not finished.
+def ended(bundle: Path, run: str, phases: Sequence[Phase]) -> list[dict[str, Any]]:
+    """The outcomes of phases that a finished run holds; none if the run is not finished.
 
-    Raises BundleError if the run is finished and has no such phase.
+    Raises BundleError if the run is finished and does not have them all.
     """
     if runs.look(bundle.parent, bundle.name).state != "finished":
-        return None
+        return []
     with Reader(bundle) as reader:
-        for row in reader.query("SELECT * FROM phases WHERE name = ?", phase.name):
-            if msgspec.json.decode(row["spec"], type=Phase).same_work(phase):
-                return {"state": row["state"], "note": row["note"]}
-    raise BundleError(
-        f"run {phase.run} is finished and holds no such phase {phase.name}; name another turbokube_run for a new run"
-    )
+        rows = {row["name"]: row for row in reader.query("SELECT * FROM phases")}
+    for phase in phases:
+        if phase.name not in rows or not _phase_of(rows[phase.name]).same_work(phase):
+            raise BundleError(
+                f"run {run} is finished and holds no such phase {phase.name}; name another turbokube_run for a new run"
+            )
+    return [
+        {"phase": phase.name, "state": rows[phase.name]["state"], "note": rows[phase.name]["note"]} for phase in phases
+    ]
+
+
+def begun(bundle: Path) -> list[Phase]:
+    """The phases that a run has had so far, in their order."""
+    if runs.read(bundle) is None:
+        return []
+    with Reader(bundle) as reader:
+        return [_phase_of(row) for row in reader.query("SELECT spec FROM phases ORDER BY started")]
+
+
+def with_files(phase: Phase) -> Phase:
+    """The phase with the text of its templates, and with paths that hold wherever the agent is started."""
+    if isinstance(phase, Create):
+        sets = tuple(
+            one if one.template in BUILT_IN else replace(one, source=Path(one.template).expanduser().read_text())
+            for one in phase.objects
+        )
+        return replace(phase, objects=sets)
+    return replace(phase, trace=str(Path(phase.trace).expanduser().absolute())) if isinstance(phase, Replay) else phase
+
+
+def _phase_of(row: Any) -> Phase:
+    phase: Phase = msgspec.json.decode(row["spec"], type=Phase)
+    return phase
 
 
 def plan(bundle: Path, phase: Phase) -> dict[str, Any]:
-    """What would be created, beyond what the ledger of an interrupted run holds already."""
+    """What the phase would do, beyond what the ledger of an interrupted run holds already."""
+    found: dict[str, Any] = {"name": phase.name, "kind": phase.kind, "namespaces": phase.namespaces}
+    if not isinstance(phase, Create):
+        return found
     accepted = 0
     if runs.read(bundle) is not None:
         sql = "SELECT count(*) FROM objects WHERE phase = ? AND kind != 'Namespace' AND accepted IS NOT NULL"
         with Reader(bundle) as reader:
             accepted = reader.query(sql, phase.name)[0][0]
-    objects = phase.namespaces * phase.deployments
-    return {"namespaces": phase.namespaces, "objects": objects, "accepted": accepted, "pods": phase.pods}
+    return found | {"objects": objects_of(phase), "accepted": accepted, "pods": pods_of(phase)}
 
 
-def advance(client: AgentClient, log: Path, target: Target, spec: dict[str, Any], phase: Phase, wait: float) -> Any:
-    """Have the phase under way and follow it for at most `wait` seconds.
+def advance(
+    client: AgentClient, log: Path, target: Target, spec: dict[str, Any], phases: Sequence[Phase], wait: float
+) -> Any:
+    """Have phases under way, side by side, and follow them for at most `wait` seconds.
 
-    Gives `begun` (it had not ended before), `progress` and `line`. An agent that has died is started again.
+    Gives `begun` (not all had ended before), `progress` and `lines`. An agent that has died is started again.
     """
+    names = [phase.name for phase in phases]
     try:
-        _open(client, target, spec, phase.run)
-        answer = client.call("submit", phase=msgspec.to_builtins(phase))
-        if answer["progress"]["state"] == "running":
-            answer |= client.call("follow", name=phase.name, wait=wait, timeout=wait + 60.0)
+        _open(client, target, spec, phases[0].run)
+        answer = client.call("submit", phases=msgspec.to_builtins(list(phases)))
+        if any(one["state"] == "running" for one in answer["progress"]):
+            answer |= client.call("follow", names=names, wait=wait, timeout=wait + 60.0)
     except ConnectionError as error:
         raise ControlError(
             f"the agent ended ({error}); the same command goes on where it stopped. The end of {log}:\n"

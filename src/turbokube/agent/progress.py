@@ -14,7 +14,9 @@ class PhaseProgress(msgspec.Struct, kw_only=True):
     """`intended` is what the whole phase is to make; times in seconds; `eta` None when it cannot be told."""
 
     phase: str
+    kind: str = "create"
     state: str
+    words: str = ""  # of a kind whose pods are not what counts
     intended: int = 0
     created: int = 0
     scheduled: int = 0
@@ -55,22 +57,25 @@ class Rate:
 
 def line(progress: PhaseProgress) -> str:
     """One line for a person."""
-    parts = [
-        f"{progress.phase}: {progress.running:,}/{progress.intended:,} running",
+    pods = [
+        f"{progress.running:,}/{progress.intended:,} running",
         f"{progress.scheduled:,} scheduled",
         f"{progress.created:,} created",
     ]
+    parts = pods if progress.kind == "create" else [progress.words] if progress.words else []
     if progress.state == "running":
-        parts.append(f"{progress.rate:.0f} pods/s")
-        if progress.eta is not None:
-            parts.append(f"about {duration(progress.eta)} left")
+        if progress.kind == "create":
+            parts.append(f"{progress.rate:.0f} pods/s")
+            parts += [f"about {duration(progress.eta)} left"] if progress.eta is not None else []
+        else:
+            parts.append(f"{duration(progress.elapsed)}")
         if progress.paused:
             parts.append("paused")
         if progress.away:
             parts.append(f"no answer from {', '.join(progress.away)}")
     else:
         parts.append(f"{progress.state} after {duration(progress.elapsed)}")
-    return " · ".join(parts)
+    return f"{progress.phase}: {' · '.join(parts)}"
 
 
 def duration(seconds: float) -> str:

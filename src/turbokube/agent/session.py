@@ -21,9 +21,10 @@ from turbokube.bundle import runs
 from turbokube.bundle.ledger import Ledger
 from turbokube.bundle.reader import Reader
 from turbokube.bundle.writer import BundleError, Writer
-from turbokube.load.create import Create, Outcome, connections
+from turbokube.load.kinds import KINDS
 from turbokube.load.pacing import Gate
 from turbokube.load.phase import RUN_LABEL, LoadError, Phase
+from turbokube.load.work import Context, Outcome, Work, carry_out, connections
 from turbokube.measure import counts, fidelity, sli
 from turbokube.measure.observer import Observer
 from turbokube.measure.scrape import Scraper
@@ -32,6 +33,7 @@ from turbokube.measure.verdict import lease_interval, lease_period
 
 from . import facts
 from .progress import PhaseProgress, Rate
+from .witness import Witnesses
 
 _LEAST_DISK = 200 * 1024 * 1024  # bytes free at the bundle; below it the phase ends while the rest can be written
 _ANSWER_WITHIN_S = 15.0  # an API server must answer when a run is opened
@@ -46,6 +48,17 @@ class RunSpec(msgspec.Struct, kw_only=True):
     target: Target
     scrape_interval: float = 15.0
     extra_components: list[Component] = []
+
+
+@dataclasses.dataclass
+class Running:
+    """A phase under way."""
+
+    work: Work
+    context: Context
+    task: asyncio.Task[None]
+    rate: Rate = dataclasses.field(default_factory=Rate)
+    stop_note: str = ""  # why it is being stopped
 
 
 class Session:
@@ -69,10 +82,8 @@ class Session:
         components = [*spec.target.components, *spec.extra_components]
         self.scraper = Scraper(self.writer, scraper, components, spec.scrape_interval)
         self._background: list[asyncio.Task[None]] = []
-        self._phase: asyncio.Task[None] | None = None
-        self._create: Create | None = None
-        self._rate = Rate()
-        self._stop_note = ""
+        self._under_way: dict[str, Running] = {}
+        self._words: dict[str, str] = {}  # the last ones of phases that have ended
         self._shut_at = 0.0
         self.failure: str | None = None
 
@@ -140,66 +151,102 @@ class Session:
 
     # phases
 
-    def submit(self, phase: Phase) -> bool:
-        """Begin a phase or go on with it; False if it has ended before. Raises LoadError."""
+    def submit(self, phases: list[Phase]) -> bool:
+        """Begin phases side by side, or go on with them; False if all have ended before. Raises LoadError."""
+        names = [phase.name for phase in phases]
+        if others := sorted(self._under_way.keys() - names):
+            raise LoadError(
+                f"phase {', '.join(names)} cannot begin while another of run {self.spec.run} is under way: "
+                f"{', '.join(others)}"
+            )
+        due = [phase for phase in phases if self._due(phase)]
+        new = [phase for phase in due if phase.name not in self._under_way]
+        for context in [self._context(phase) for phase in new]:
+            self._begin(context)
+        return bool(due)
+
+    def _due(self, phase: Phase) -> bool:
+        """Whether the phase has not ended; raises LoadError if it was begun as something else."""
         known = self._phases.get(phase.name)
-        if known is not None:
-            before = msgspec.json.decode(known["spec"], type=Phase)
-            if not before.same_work(phase):
-                raise LoadError(
-                    f"phase {phase.name} of run {phase.run} was begun with other settings: {_changes(before, phase)}"
-                )
-            same_deadline = before.deadline_s >= phase.deadline_s
-            if known["state"] == "done" or (known["state"] == "deadline" and same_deadline):
-                return False
-        if self._phase is not None and not self._phase.done():
-            if self._create is not None and self._create.phase.name == phase.name:
-                return True
-            raise LoadError(f"phase {phase.name} cannot begin while another of run {phase.run} is under way")
-        servers = self.spec.target.addresses(self._load)
-        transport = Http1(self._load, servers, size=connections(phase), user_agent="turbokube-load")
-        pods_run, nudge = self.observer.pods_run, self.scraper.nudge
-        create = Create(phase, transport, self.writer, self.ledger, self.gate, pods_run, nudge)
+        if known is None:
+            return True
+        before = self._spec(phase.name)
+        if not before.same_work(phase):
+            raise LoadError(
+                f"phase {phase.name} of run {phase.run} was begun with other settings: {_changes(before, phase)}"
+            )
+        return not (known["state"] == "done" or (known["state"] == "deadline" and before.deadline >= phase.deadline))
+
+    def _spec(self, name: str) -> Phase:
+        """A phase of this run as it was asked for. Raises LoadError if there is none of that name."""
+        if name not in self._phases:
+            raise LoadError(f"run {self.spec.run} has no phase {name}")
+        phase: Phase = msgspec.json.decode(self._phases[name]["spec"], type=Phase)
+        return phase
+
+    def _context(self, phase: Phase) -> Context:
         now = time.time()
+        known = self._phases.get(phase.name)
         if known is not None and known["ended"]:
             self.writer.insert("interruptions", [(known["ended"], now, "phase", f"{phase.name} was {known['state']}")])
-        spec = msgspec.json.encode(phase).decode()
-        self._keep(phase.name, kind=phase.kind, spec=spec, state="running", ended=None, note="", started=now)
-        self._create, self._rate, self._stop_note = create, Rate(), ""
-        self._phase = asyncio.create_task(self._work(create, transport))
-        return True
+        started = float(known["started"]) if known is not None else now
+        servers = self.spec.target.addresses(self._load)
+        return Context(
+            phase=phase,
+            transport=Http1(self._load, servers, size=connections(phase), user_agent="turbokube-load"),
+            writer=self.writer,
+            ledger=self.ledger,
+            gate=self.gate,
+            witness=Witnesses(self.observer, self.scraper),
+            phases=self._spec,
+            started=started,
+            away_before=self._away_since(started),
+        )
 
-    async def _work(self, create: Create, transport: Http1) -> None:
-        name = create.phase.name
+    def _begin(self, context: Context) -> None:
+        phase = context.phase
+        work = KINDS[phase.kind](context)
+        spec = msgspec.json.encode(phase).decode()
+        self._keep(
+            phase.name, kind=phase.kind, spec=spec, state="running", ended=None, note="", started=context.started
+        )
+        task = asyncio.create_task(self._work(work, context))
+        self._under_way[phase.name] = Running(work, context, task)
+
+    async def _work(self, work: Work, context: Context) -> None:
+        name = context.phase.name
         try:
             await self.observer.synced.wait()
-            started = float(self._phases[name]["started"])
-            outcome = await create.run(self._away_since(started), started)
+            outcome = await carry_out(work, context)
         except asyncio.CancelledError:
-            if not self._stop_note:
+            if not (note := self._under_way[name].stop_note):
                 return  # the agent ends; the phase goes on with the next one
-            outcome = Outcome("stopped", self._stop_note)
+            outcome = Outcome("stopped", note)
         except Exception as error:
             outcome = Outcome("stopped", f"{type(error).__name__}: {error}")
         finally:
-            await transport.close()
+            await context.transport.close()
         self.observer.write()
         self._keep(name, state=outcome.state, note=outcome.note, ended=time.time())
+        self._words[name] = work.words()
+        del self._under_way[name]
 
     def stop_phase(self, note: str) -> None:
-        """End the phase under way, for this reason."""
-        self._stop_note = note
-        if self._phase is not None:
-            self._phase.cancel()
+        """End the phases under way, for this reason."""
+        for one in self._under_way.values():
+            one.stop_note = note
+            one.task.cancel()
 
     def _away_since(self, started: float) -> float:
         """Seconds since then in which nobody worked at the phase: no agent, unattended, stopped."""
         self.writer.flush()
-        sql = (
-            "SELECT coalesce(sum(ended - max(started, ?)), 0) FROM interruptions WHERE ended > ? AND what IN (?, ?, ?)"
-        )
+        sql = "SELECT started, ended FROM interruptions WHERE ended > ? AND what IN (?, ?, ?) ORDER BY started"
+        away, until = 0.0, started
         with Reader(self.folder) as reader:
-            return float(reader.query(sql, started, started, "agent", "unattended", "phase")[0][0])
+            for begin, end in reader.query(sql, started, "agent", "unattended", "phase"):
+                away += max(0.0, end - max(begin, until))
+                until = max(until, end)
+        return away
 
     def _keep(self, name: str, **values: Any) -> None:
         row = self._phases.setdefault(name, {"name": name})
@@ -212,32 +259,32 @@ class Session:
     @property
     def working(self) -> bool:
         """Whether a phase is under way."""
-        return self._phase is not None and not self._phase.done()
+        return bool(self._under_way)
 
     async def wait(self, seconds: float) -> None:
-        """Until the phase under way ends, at most so long."""
-        if self._phase is not None:
-            await asyncio.wait((self._phase,), timeout=seconds)
+        """Until all phases under way have ended, at most so long."""
+        if self._under_way:
+            await asyncio.wait([one.task for one in self._under_way.values()], timeout=seconds)
 
     def progress(self, name: str) -> PhaseProgress:
         """How far a phase is. Raises LoadError if there is none of that name."""
-        row = self._phases.get(name)
-        if row is None:
-            raise LoadError(f"run {self.spec.run} has no phase {name}")
-        phase = msgspec.json.decode(row["spec"], type=Phase)
+        phase, row = self._spec(name), self._phases[name]
         seen = self.observer.progress([phase.namespace(index) for index in phase.indices])
-        running = row["state"] == "running"
+        one = self._under_way.get(name)
+        intended = sum(entry.replicas for entry in self.ledger.of(name))
         return PhaseProgress(
             phase=name,
+            kind=phase.kind,
             state=row["state"],
-            intended=sum(entry.replicas for entry in self.ledger.of(name)),
+            intended=intended,
             created=seen.created,
             scheduled=seen.scheduled,
             running=seen.running,
-            rate=self._rate.over() if running else 0.0,
-            eta=self._rate.left(phase.pods - seen.running) if running else None,
+            rate=one.rate.over() if one else 0.0,
+            eta=one.rate.left(intended - seen.running) if one else None,
             elapsed=(row["ended"] or time.time()) - row["started"],
             note=row["note"] or "",
+            words=one.work.words() if one else self._words.get(name, ""),
             paused=not self.gate.is_open,
             away=self.scraper.away(),
         )
@@ -262,12 +309,12 @@ class Session:
         now = time.time()
         rows = [(now, "loop", loop_lag), (now, "observer", self.observer.lag)]
         self.observer.lag = 0.0
-        if self._create is not None and self.working:
-            sender = self._create.sender
+        for one in self._under_way.values():
+            phase, sender = one.context.phase, one.context.sender
             rows.append((now, "send", sender.lag))
             sender.lag = 0.0
-            spaces = [self._create.phase.namespace(index) for index in self._create.phase.indices]
-            self._rate.add(now, self.observer.progress(spaces).running)
+            spaces = [phase.namespace(index) for index in phase.indices]
+            one.rate.add(now, self.observer.progress(spaces).running)
         self.writer.insert("lag", rows)
 
     def pause(self) -> None:
@@ -327,7 +374,7 @@ class Session:
 
     async def close(self, *, finish: bool = False) -> None:
         """End all work and put the bundle in order. An unfinished phase stays one that can be gone on with."""
-        tasks = [task for task in (self._phase, *self._background) if task is not None]
+        tasks = [*(one.task for one in self._under_way.values()), *self._background]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -341,10 +388,11 @@ class Session:
 
 
 def _changes(before: Phase, now: Phase) -> str:
-    differ = [name for name in Phase.__struct_fields__ if getattr(before, name) != getattr(now, name)]
-    return ", ".join(
-        name if name == "template" else f"{name} {getattr(before, name)!r} → {getattr(now, name)!r}" for name in differ
-    )
+    if type(before) is not type(now):
+        return f"kind {before.kind} → {now.kind}"
+    old, new = (msgspec.to_builtins(phase) for phase in (before, now))
+    differ = [name for name in new if old.get(name) != new[name] and name not in ("deadline", "limits")]
+    return ", ".join(f"{name} {old.get(name)!r} → {new[name]!r}" for name in differ)
 
 
 def _fidelity(folder: Path) -> dict[str, Any]:

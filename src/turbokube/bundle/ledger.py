@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from operator import attrgetter
@@ -27,6 +28,32 @@ class Entry:
     failed: int = 0
     replicas: int = 0
     ready: float | None = None
+    stateless: int | None = None
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        return self.kind, self.namespace, self.name
+
+
+@dataclass(slots=True)
+class Action:
+    """One row of table actions, in its column order: something done to an object that was there."""
+
+    phase: str
+    number: int
+    verb: str
+    kind: str
+    namespace: str
+    name: str
+    intended: float | None = None
+    sent: float | None = None
+    accepted: float | None = None
+    status: int | None = None
+    retries: int = 0
+    throttled: int = 0
+    failed: int = 0
+    done: float | None = None
+    replicas: int | None = None
 
     @property
     def key(self) -> tuple[str, str, str]:
@@ -34,16 +61,27 @@ class Entry:
 
 
 _row = attrgetter(*(field.name for field in fields(Entry)))
+_action_row = attrgetter(*(field.name for field in fields(Action)))
 
 
 class Ledger:
-    """All entries of a run in memory; each change goes to the writer as a whole row."""
+    """All entries and actions of a run in memory; each change goes to the writer as a whole row."""
 
     def __init__(self, writer: Writer) -> None:
         self._writer = writer
         with Reader(writer.path.parent) as reader:
             rows = [Entry(*row) for row in reader.query("SELECT * FROM objects ORDER BY namespace, name")]
+            acts = [Action(*row) for row in reader.query("SELECT * FROM actions ORDER BY coalesce(accepted, 9e99)")]
         self._entries = {entry.key: entry for entry in rows}
+        self._actions: defaultdict[str, dict[int, Action]] = defaultdict(dict)
+        self._wanted: dict[tuple[str, str, str], int] = {}
+        self._deleted: set[tuple[str, str, str]] = set()
+        self._counted: set[tuple[str, int]] = set()  # accepted actions
+        self._spaces: defaultdict[str, list[Entry]] = defaultdict(list)
+        for entry in rows:
+            self._spaces[entry.namespace].append(entry)
+        for action in acts:
+            self._take(action)
 
     def plan(self, phase: str, kind: str, namespace: str, name: str, replicas: int = 0) -> Entry:
         """The entry of an object: the one that is known, or a new planned one."""
@@ -52,6 +90,7 @@ class Ledger:
         if known is not None:
             return known
         self._entries[entry.key] = entry
+        self._spaces[namespace].append(entry)
         self.save(entry)
         return entry
 
@@ -66,3 +105,43 @@ class Ledger:
     def get(self, kind: str, namespace: str, name: str) -> Entry | None:
         """The entry of one object, None if it is not planned."""
         return self._entries.get((kind, namespace, name))
+
+    # what was done to objects later on
+
+    def actions(self, phase: str) -> dict[int, Action]:
+        """The actions of a phase by their numbers; to be read, not to be changed."""
+        return self._actions[phase]
+
+    def keep(self, *actions: Action) -> None:
+        """Keep actions as they are now."""
+        for action in actions:
+            self._take(action)
+        self._writer.insert("actions", [_action_row(action) for action in actions])
+
+    def wanted(self, entry: Entry) -> int:
+        """How many pods the object is to have by all that was accepted so far; 0 if it is deleted."""
+        return self._wanted.get(entry.key, entry.replicas) if self.stands(entry) else 0
+
+    def stands(self, entry: Entry) -> bool:
+        """Whether the object was accepted, and no accepted action deleted it or its namespace since."""
+        return entry.accepted is not None and entry.key not in self._deleted
+
+    def standing(self, phase: str) -> list[Entry]:
+        """The entries of a create phase that stand, Namespaces too."""
+        return [entry for entry in self.of(phase) if self.stands(entry)]
+
+    def _take(self, action: Action) -> None:
+        self._actions[action.phase][action.number] = action
+        count = (action.phase, action.number)
+        if action.accepted is None or count in self._counted:
+            return
+        self._counted.add(count)
+        if action.verb == "delete" and action.kind == "Namespace":
+            before = (entry for entry in self._spaces[action.name] if (entry.accepted or 0.0) <= action.accepted)
+            self._deleted.update(entry.key for entry in before)
+        elif action.verb == "delete":
+            self._deleted.add(action.key)
+        elif action.verb == "create":
+            self._deleted.discard(action.key)
+        if action.replicas is not None:
+            self._wanted[action.key] = action.replicas

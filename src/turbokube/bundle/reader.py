@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from . import tables
 from .writer import FILE, BundleError
 
 
@@ -19,6 +20,11 @@ class Reader:
         if not self.path.is_file():
             raise BundleError(f"{Path(folder)} holds no {FILE}: it is not the bundle of a run")
         self.connection = sqlite3.connect(f"file:{self.path}?mode=ro", uri=True, timeout=10.0)
+        try:
+            tables.complete(self.connection)
+        except sqlite3.DatabaseError as error:
+            self.connection.close()
+            raise BundleError(f"{self.path} cannot be read: {error}") from None
         self.connection.row_factory = sqlite3.Row
 
     def query(self, sql: str, *parameters: Any) -> list[sqlite3.Row]:

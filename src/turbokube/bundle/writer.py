@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.resources
 import sqlite3
 import threading
 from collections.abc import Iterable, Sequence
@@ -10,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+
+from . import tables
 
 FILE = "bundle.sqlite"
 _INTERVAL_S = 0.5  # between commits: what a SIGKILL can lose at most, with the commit's own time
@@ -37,8 +38,7 @@ class Writer:
         self._taken = self._done = 0  # statements handed in, statements committed
         self._closing = False
         connection = self._connect()
-        connection.executescript(importlib.resources.files(__package__).joinpath("schema.sql").read_text())
-        self._widths = {name: _width(connection, name) for name in _tables(connection)}
+        self._widths = {table: len(names) for table, names in tables.make(connection).items()}
         connection.close()
         self._thread = threading.Thread(target=self._run, name="bundle", daemon=True)
         self._thread.start()
@@ -115,11 +115,3 @@ class Writer:
         with self._committed:
             self._done += len(batch)
             self._committed.notify_all()
-
-
-def _tables(connection: sqlite3.Connection) -> list[str]:
-    return [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
-
-
-def _width(connection: sqlite3.Connection, table: str) -> int:
-    return len(connection.execute(f"PRAGMA table_info({table})").fetchall())

@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, Protocol
 
+from turbokube.profile.phases import Shape
+
 LEAD_S = 5.0  # open loop: a namespace is created so long before its first object is due
 _BREATH = 64  # items begun before others get the loop
 
@@ -106,6 +108,17 @@ class Poisson:
 def constant(rate: float) -> Curve:
     """So many a second, the first at once."""
     return Curve([(rate, rate, 0.0)])
+
+
+def pace(rate: float | Shape, seed: int) -> Pace:
+    """What a phase's rate means."""
+    if not isinstance(rate, Shape):
+        return constant(rate)
+    if rate.poisson is not None:
+        return Poisson(rate.poisson, seed)
+    if rate.ramp is not None:
+        return Curve([rate.ramp], rate.ramp[2])
+    return Curve([(step, step, seconds) for step, seconds in rate.steps], sum(seconds for _, seconds in rate.steps))
 
 
 class Schedule:

@@ -1,4 +1,4 @@
-"""Namespaces get their ServiceAccount and root CA from controllers; only then pods can be admitted at once."""
+"""When what was created is ready: namespaces have what controllers give them, objects their pods."""
 
 from __future__ import annotations
 
@@ -7,10 +7,18 @@ import time
 
 import msgspec
 
-from turbokube.api.transport import Transport
+from turbokube.api.transport import Transport, Unreachable
 from turbokube.api.watch import ListWatch
+from turbokube.bundle.ledger import Entry
 
+from . import resources
+from .states import Watches, scheduled
+from .templates import Manifest
+from .work import Witness
+
+# A namespace gets these from controllers; only then pods can be admitted at once
 _NEEDED = (("serviceaccounts", "default"), ("configmaps", "kube-root-ca.crt"))
+_LOOK_EVERY_S = 0.2
 
 
 class _Metadata(msgspec.Struct):
@@ -42,12 +50,17 @@ class NamespacesReady:
     async def _follow(self, resource: str, name: str) -> None:
         selector = {"fieldSelector": f"metadata.name={name}"}
         async for event in ListWatch(self._transport, f"/api/v1/{resource}", _Object, selector).events():
-            if event.object is None or event.type == "DELETED":
+            if event.object is None:
                 continue
             namespace = event.object.metadata.namespace
             have = self._have.setdefault(namespace, set())
-            have.add(resource)
             future = self._future(namespace)
+            if event.type == "DELETED":
+                have.discard(resource)
+                if future.done():
+                    del self._ready[namespace]
+                continue
+            have.add(resource)
             if len(have) == len(_NEEDED) and not future.done():
                 future.set_result(time.time())
 
@@ -56,3 +69,42 @@ class NamespacesReady:
         if future is None:
             future = self._ready[namespace] = asyncio.get_running_loop().create_future()
         return future
+
+
+class Ready:
+    """Tells of each kind of object in its own way when it is ready. `watches` are those of the phase."""
+
+    def __init__(self, transport: Transport, witness: Witness, watches: Watches) -> None:
+        self._transport = transport
+        self._witness = witness
+        self._watches = watches
+
+    async def wait(self, entry: Entry, made: Manifest) -> float:
+        """When all pods of an object ran, or what else it is for is there, awaited. Sets replicas that were not known.
+
+        Raises ApiError when the API server refuses to tell.
+        """
+        if made.awaits == "pods":
+            return await self._witness.pods_run(entry.namespace, entry.name, entry.replicas)
+        if made.awaits == "job":
+            return await self._witness.pods_ended(entry.namespace, entry.name, entry.replicas)
+        if made.awaits == "daemonset":
+            states = self._watches.of(made.all)
+            await states.until(entry.namespace, entry.name, scheduled)
+            entry.replicas = states.get(entry.namespace, entry.name).status.desired_number_scheduled
+            return await self._witness.pods_run(entry.namespace, entry.name, entry.replicas)
+        if made.awaits == "established":
+            for resource in resources.defined(msgspec.json.decode(made.body)):
+                await self._served(resource)
+            return time.time()
+        return entry.accepted or time.time()
+
+    async def _served(self, resource: resources.Resource) -> None:
+        """Wait until the API server knows of a kind."""
+        while True:
+            try:
+                if resource in await resources.discover(self._transport, resource.version):
+                    return
+            except Unreachable:
+                pass
+            await asyncio.sleep(_LOOK_EVERY_S)

@@ -1,17 +1,21 @@
-"""Sending one object until the API server has it, or has refused it, and the account of every request."""
+"""Sending a request until the API server has done it, or has refused it, and the account of every request."""
 
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime
+from typing import Protocol
 
 import msgspec
 
-from turbokube.api.transport import ApiError, Transport, Unreachable
-from turbokube.bundle.ledger import Entry, Ledger
+from turbokube.api.transport import JSON, ApiError, Response, Transport, Unreachable
+from turbokube.bundle.ledger import Action, Entry, Ledger
+from turbokube.bundle.reader import Reader
 from turbokube.bundle.writer import Writer
 
 from .pacing import Gate
@@ -19,8 +23,13 @@ from .phase import RUN_LABEL
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0  # back-off of retries, as client-go's reflectors do within an order
 
-# An API server that has just started refuses everybody until it has read its RBAC objects: no refusal before so long
+# An API server that has just started refuses everybody until it has read its RBAC objects, and one that has just got a
+# CustomResourceDefinition knows nothing of its kind: no refusal before so long
 _FORGIVEN_S = 10.0
+_BUCKET = math.log(1.05)  # latencies are counted in buckets that are 5 % apart
+_LEAST_S = 1e-4  # below it they are all one
+
+METHODS = {"create": "POST", "patch": "PATCH", "scale": "PATCH", "roll": "PATCH", "delete": "DELETE"}
 
 
 class _Metadata(msgspec.Struct, rename="camel"):
@@ -35,30 +44,102 @@ class _Found(msgspec.Struct):
 _FOUND = msgspec.json.Decoder(_Found)
 
 
+class Account(Protocol):
+    """What is noted of one intended request and all its sendings: an Entry, an Action, or a Reading."""
+
+    intended: float | None
+    sent: float | None
+    accepted: float | None
+    status: int | None
+    retries: int
+    throttled: int
+    failed: int
+
+
+@dataclass(slots=True)
+class Reading:
+    """The account of a request that changes nothing: kept in sums only."""
+
+    intended: float | None = None
+    sent: float | None = None
+    accepted: float | None = None
+    status: int | None = None
+    retries: int = 0
+    throttled: int = 0
+    failed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is to be sent. `verb` is Kubernetes' and names it in tables, as `resource` does (its plural)."""
+
+    verb: str
+    resource: str
+    method: str
+    path: str
+    body: bytes = b""
+    content_type: str = JSON
+    accept: str = JSON
+    timeout: float = 30.0
+
+
 class Requests:
-    """Sums of the generator's requests by second, resource and verb; written once the second is over."""
+    """Sums of the generator's requests by second, resource and verb, and their latencies from the intended time.
+
+    A second is written once it is over; what comes to it later is written as one more row.
+    """
 
     def __init__(self, writer: Writer, phase: str) -> None:
         self._writer = writer
         self._phase = phase
         self._sums: dict[tuple[int, str, str], list[float]] = {}
+        self._changed: set[tuple[str, str, int]] = set()
+        with Reader(writer.path.parent) as reader:
+            rows = reader.query("SELECT resource, verb, le, count FROM latencies WHERE phase = ?", phase)
+            self._latencies = {(row[0], row[1], round(math.log(row[2]) / _BUCKET)): int(row[3]) for row in rows}
+
+    def meant(self, resource: str, verb: str, intended: float) -> None:
+        """Count one that was intended for that moment."""
+        self._row(int(intended), resource, verb)[7] += 1
 
     def add(self, resource: str, verb: str, what: str, latency: float = 0.0) -> None:
         """Count one of sent, accepted, throttled, retried, failed; `latency` (seconds, from intended) if accepted."""
-        row = self._sums.setdefault((int(time.time()), resource, verb), [0, 0, 0, 0, 0, 0.0, 0.0])
-        row[("sent", "accepted", "throttled", "retried", "failed").index(what)] += 1
-        row[5] += latency
-        row[6] = max(row[6], latency)
+        row = self._row(int(time.time()), resource, verb)
+        row[_COLUMNS[what]] += 1
+        if what == "accepted":
+            row[5] += latency
+            row[6] = max(row[6], latency)
+            bucket = (resource, verb, math.ceil(math.log(max(latency, _LEAST_S)) / _BUCKET))
+            self._latencies[bucket] = self._latencies.get(bucket, 0) + 1
+            self._changed.add(bucket)
+
+    def _row(self, second: int, resource: str, verb: str) -> list[float]:
+        key = (second, resource, verb)
+        row = self._sums.get(key)
+        if row is None:
+            row = self._sums[key] = [0, 0, 0, 0, 0, 0.0, 0.0, 0]
+        return row
 
     def write(self, *, everything: bool = False) -> None:
-        """Hand over the seconds that are over."""
+        """Hand over the seconds that are over, and the latencies so far."""
         now = int(time.time())
         done = [key for key in self._sums if everything or key[0] < now]
-        self._writer.insert("requests", [(self._phase, *key, *self._sums.pop(key)) for key in done])
+        if done:
+            self._writer.insert("requests", [(self._phase, *key, *self._sums.pop(key)) for key in done])
+        changed, self._changed = self._changed, set()
+        if changed:
+            rows = [
+                (self._phase, resource, verb, math.exp(number * _BUCKET), self._latencies[resource, verb, number])
+                for resource, verb, number in changed
+            ]
+            self._writer.insert("latencies", rows)
+
+
+_COLUMNS = {"sent": 0, "accepted": 1, "throttled": 2, "retried": 3, "failed": 4}
 
 
 class Sender:
-    """Creates objects with the load's own identity. `trouble` is told when no server answers.
+    """Sends with the load's own identity. `trouble` is told when no server answers.
 
     `lag` is the worst delay (seconds) between the intended and the first sending since it was last read.
     """
@@ -72,49 +153,102 @@ class Sender:
         self._gate = gate
         self._trouble = trouble
         self.lag = 0.0
+        self.failures = 0
         self.refusal = ""  # the last refusal's words
+
+    def meant(self, account: Account, resource: str, verb: str, intended: float) -> None:
+        """Note when a request is intended; what was noted before stays."""
+        if account.intended is None:
+            account.intended = intended
+            self._requests.meant(resource, verb, intended)
 
     async def create(self, entry: Entry, resource: str, path: str, body: bytes, run: str) -> bool:
         """Whether the API server has the object. Tries for ever where trying again can help."""
         before = entry.sent is not None  # an earlier agent sent it and died before the answer was kept
-        intended = entry.intended or time.time()
-        unanswered, pause, forbidden_since = False, _FIRST_PAUSE_S, 0.0
+        request = Request("create", resource, "POST", path, body)
+        answer, unanswered = await self._ask(entry, request, lambda: self._ledger.save(entry))
+        if answer.ok:
+            entry.failed = 0
+        elif answer.status == 409 and (created := await self._look_up(f"{path}/{entry.name}", run)):
+            # ours: either our own lost answer, or sent by an agent that is no more
+            self._found(entry, resource, None if unanswered and not before else created)
+        else:
+            self._failed(entry, request, answer.error(), f"{entry.kind} {entry.namespace}/{entry.name}")
+        self._ledger.save(entry)
+        return not entry.failed
+
+    async def act(self, action: Action, request: Request, run: str) -> bool:
+        """Whether the API server has done what an action asks for. Tries for ever where trying again can help."""
+        answer, _ = await self._ask(action, request, lambda: self._ledger.keep(action))
+        gone = action.verb == "delete" and answer.status in (404, 409)  # 409: a namespace that is on its way
+        there = (
+            action.verb == "create"
+            and answer.status == 409
+            and await self._look_up(f"{request.path}/{action.name}", run) is not None
+        )
+        if gone or there:
+            self._accepted(action, request, time.time())
+        elif not answer.ok:
+            self._failed(action, request, answer.error(), f"{action.kind} {action.namespace}/{action.name}")
+        self._ledger.keep(action)
+        return not action.failed
+
+    async def read(self, request: Request, intended: float) -> Response:
+        """The answer to a read; one that what is asked for is not there is an answer. Raises ApiError if refused."""
+        reading = Reading()
+        self.meant(reading, request.resource, request.verb, intended)
+        answer, _ = await self._ask(reading, request)
+        if answer.status == 404 and request.verb == "get":
+            self._accepted(reading, request, time.time())
+        elif not answer.ok:
+            self._failed(reading, request, answer.error(), f"{request.verb} of {request.resource}")
+            raise answer.error()
+        return answer
+
+    async def _ask(
+        self, account: Account, request: Request, keep: Callable[[], None] | None = None
+    ) -> tuple[Response, bool]:
+        """The answer that counts, which is taken in if it is good, and whether one may have been lost before it."""
+        resource, verb = request.resource, request.verb
+        unanswered, pause, refused_since = False, _FIRST_PAUSE_S, 0.0
         while True:
             await self._gate.passed()
             now = time.time()
-            if entry.sent is None:
-                entry.intended, entry.sent = intended, now
-                self.lag = max(self.lag, now - intended)
-                self._ledger.save(entry)
-            self._requests.add(resource, "create", "sent")
+            self.meant(account, resource, verb, now)
+            if account.sent is None:
+                account.sent = now
+                self.lag = max(self.lag, now - (account.intended or now))
+                if keep is not None:
+                    keep()
+            self._requests.add(resource, verb, "sent")
             try:
-                answer = await self._transport.request("POST", path, body)
+                answer = await self._transport.request(
+                    request.method, request.path, request.body, request.content_type, request.timeout, request.accept
+                )
             except Unreachable as error:
                 unanswered = unanswered or error.sent
                 self._trouble()
-                pause = await self._again(entry, resource, pause)
+                pause = await self._again(account, request, pause)
                 continue
-            entry.status = answer.status
+            account.status = answer.status
             if answer.ok:
-                return self._accepted(entry, resource, time.time())
+                self._accepted(account, request, time.time())
+                return answer, unanswered
             if answer.status == 429:
-                entry.throttled += 1
-                self._requests.add(resource, "create", "throttled")
+                account.throttled += 1
+                self._requests.add(resource, verb, "throttled")
                 await asyncio.sleep(answer.retry_after or 1.0)
-            elif answer.status >= 500:
-                pause = await self._again(entry, resource, pause, answer.retry_after)
-            elif answer.status in (401, 403) and now - (forbidden_since or now) < _FORGIVEN_S:
-                forbidden_since = forbidden_since or now
-                pause = await self._again(entry, resource, pause)
-            elif answer.status == 409 and (created := await self._look_up(f"{path}/{entry.name}", run)):
-                # ours: either our own lost answer, or sent by an agent that is no more
-                return self._found(entry, resource, None if unanswered and not before else created)
+            elif answer.status >= 500 or (answer.status == 409 and request.method == "PATCH"):
+                pause = await self._again(account, request, pause, answer.retry_after)
+            elif _too_early(answer.status, verb) and now - (refused_since or now) < _FORGIVEN_S:
+                refused_since = refused_since or now
+                pause = await self._again(account, request, pause)
             else:
-                return self._failed(entry, resource, answer.error())
+                return answer, unanswered
 
-    async def _again(self, entry: Entry, resource: str, pause: float, at_least: float = 0.0) -> float:
-        entry.retries += 1
-        self._requests.add(resource, "create", "retried")
+    async def _again(self, account: Account, request: Request, pause: float, at_least: float = 0.0) -> float:
+        account.retries += 1
+        self._requests.add(request.resource, request.verb, "retried")
         await asyncio.sleep(max(at_least, pause * random.uniform(0.5, 1.0)))
         return min(pause * 2, _LONGEST_PAUSE_S)
 
@@ -134,25 +268,27 @@ class Sender:
             ours = found is not None and found.metadata.labels.get(RUN_LABEL) == run
             return found.metadata.creation_timestamp.timestamp() if found is not None and ours else None
 
-    def _accepted(self, entry: Entry, resource: str, now: float) -> bool:
-        entry.accepted, entry.failed = now, 0
-        self._requests.add(resource, "create", "accepted", now - (entry.intended or now))
-        self._ledger.save(entry)
-        return True
+    def _accepted(self, account: Account, request: Request, now: float) -> None:
+        account.accepted, account.failed = now, 0
+        self._requests.add(request.resource, request.verb, "accepted", now - (account.intended or now))
 
-    def _found(self, entry: Entry, resource: str, created: float | None) -> bool:
+    def _found(self, entry: Entry, resource: str, created: float | None) -> None:
         """There already. `created` is the object's own clock (whole seconds): the answer's moment was not seen."""
+        entry.failed = 0
         if created is None:
-            return self._accepted(entry, resource, time.time())
+            entry.accepted = time.time()
+            self._requests.add(resource, "create", "accepted", entry.accepted - (entry.intended or entry.accepted))
+            return
         if entry.intended is None or entry.sent is None or created < entry.sent - 1.0:
             entry.intended = entry.sent = created
-        entry.accepted, entry.failed = max(created, entry.sent), 0
-        self._ledger.save(entry)
-        return True
+        entry.accepted = max(created, entry.sent)
 
-    def _failed(self, entry: Entry, resource: str, error: ApiError) -> bool:
-        entry.failed = 1
-        self.refusal = f"{entry.kind} {entry.namespace}/{entry.name}: {error}"
-        self._requests.add(resource, "create", "failed")
-        self._ledger.save(entry)
-        return False
+    def _failed(self, account: Account, request: Request, error: ApiError, what: str) -> None:
+        account.failed = 1
+        self.failures += 1
+        self.refusal = f"{what}: {error}"
+        self._requests.add(request.resource, request.verb, "failed")
+
+
+def _too_early(status: int, verb: str) -> bool:
+    return status in (401, 403) or (status == 404 and verb == "create")

@@ -90,6 +90,7 @@ class _Clocks(msgspec.Struct, gc=False):
     deleted_seen: float | None = None
     listed: int = 0
     restarts: int = 0
+    phase: str | None = None
     round: int = -1
 
     def row(self) -> tuple[object, ...]:
@@ -106,14 +107,16 @@ class Progress(msgspec.Struct):
 
 
 class _Owner:
-    """How many pods of one deployment run, and who waits for how many."""
+    """Of one deployment: pods that are there, that run, that ever ran; and who waits for what of them."""
 
-    __slots__ = ("last", "running", "waiting")
+    __slots__ = ("last", "ran", "running", "there", "waiting")
 
     def __init__(self) -> None:
+        self.there = 0
         self.running = 0
+        self.ran = 0
         self.last = 0.0
-        self.waiting: list[tuple[int, asyncio.Future[float]]] = []
+        self.waiting: list[tuple[Callable[[_Owner], bool], asyncio.Future[float]]] = []
 
 
 class Observer:
@@ -159,12 +162,23 @@ class Observer:
         return len(self._ready), sum(self._ready.values()), self._losses
 
     async def pods_run(self, namespace: str, owner: str, replicas: int) -> float:
-        """When so many pods of an owner were seen running, awaited."""
+        """When at least so many pods of an owner were seen running, awaited."""
+        return await self._await(namespace, owner, lambda pods: pods.running >= replicas)
+
+    async def pods_settle(self, namespace: str, owner: str, replicas: int) -> float:
+        """When exactly so many pods of an owner were seen running and no other of it was there, awaited."""
+        return await self._await(namespace, owner, lambda pods: pods.running == pods.there == replicas)
+
+    async def pods_ran(self, namespace: str, owner: str, pods: int) -> float:
+        """When so many pods of an owner had run or succeeded, whether they are still there or not, awaited."""
+        return await self._await(namespace, owner, lambda own: own.ran >= pods)
+
+    async def _await(self, namespace: str, owner: str, holds: Callable[[_Owner], bool]) -> float:
         known = self._owners[namespace, owner]
-        if known.running >= replicas:
+        if holds(known):
             return known.last or self._clock()
         future: asyncio.Future[float] = asyncio.get_running_loop().create_future()
-        known.waiting.append((replicas, future))
+        known.waiting.append((holds, future))
         return await future
 
     async def run(self) -> None:
@@ -233,6 +247,7 @@ class Observer:
         clocks = _Clocks(meta.uid, space, meta.name, owner, None, created, now, listed=int(late))
         self._pods[meta.uid] = self._changed[meta.uid] = clocks
         self._progress[space].created += 1
+        self._owners[space, owner].there += 1
         return clocks
 
     def _advance(self, clocks: _Clocks, pod: _Pod, now: float, *, gone: bool) -> bool:
@@ -247,11 +262,12 @@ class Observer:
         if clocks.running_seen is None and _runs(pod):
             clocks.running_seen, clocks.started, moved = now, _started(pod), True
             space.running += 1
-            self._count(clocks, 1, now)
+            self._count(clocks, now, running=1, ran=1)
         restarts = sum(container.restart_count for container in pod.status.container_statuses)
         if restarts != clocks.restarts:
             clocks.restarts, moved = restarts, True
         if gone and clocks.deleted_seen is None:
+            clocks.phase = pod.status.phase if pod.status.phase in ("Failed", "Succeeded") else None
             self._gone(clocks, now)
             moved = True
         if moved:
@@ -264,15 +280,19 @@ class Observer:
         space = self._progress[clocks.namespace]
         space.created -= 1
         space.scheduled -= clocks.bound_seen is not None
-        if clocks.running_seen is not None:
-            space.running -= 1
-            self._count(clocks, -1, now)
+        ran = clocks.running_seen is not None
+        space.running -= ran
+        # a short pod may have succeeded before it was seen running
+        self._count(clocks, now, there=-1, running=-ran, ran=int(not ran and clocks.phase == "Succeeded"))
 
-    def _count(self, clocks: _Clocks, change: int, now: float) -> None:
+    def _count(self, clocks: _Clocks, now: float, *, there: int = 0, running: int = 0, ran: int = 0) -> None:
         owner = self._owners[clocks.namespace, clocks.owner]
-        owner.running += change
-        owner.last = max(owner.last, now) if change > 0 else owner.last
-        for waiting in [entry for entry in owner.waiting if owner.running >= entry[0]]:
+        owner.there += there
+        owner.running += running
+        owner.ran += ran
+        if ran or there < 0:
+            owner.last = max(owner.last, now)
+        for waiting in [entry for entry in owner.waiting if entry[0](owner)]:
             owner.waiting.remove(waiting)
             if not waiting[1].done():
                 waiting[1].set_result(now)
@@ -294,6 +314,12 @@ class Observer:
     def _resume(self) -> None:
         """Take up the clocks of an earlier agent of this run."""
         with Reader(self._writer.path.parent) as reader:
+            ended = (
+                "SELECT namespace, owner, count(*) FROM pods WHERE deleted_seen IS NOT NULL"
+                " AND (running_seen IS NOT NULL OR phase = 'Succeeded') GROUP BY namespace, owner"
+            )
+            for namespace, owner, count in reader.query(ended):
+                self._owners[self._one(namespace), self._one(owner)].ran += count
             for row in reader.query("SELECT * FROM pods WHERE deleted_seen IS NULL"):
                 clocks = _Clocks(*row)
                 clocks.namespace, clocks.owner = self._one(clocks.namespace), self._one(clocks.owner)
@@ -302,9 +328,9 @@ class Observer:
                 space = self._progress[clocks.namespace]
                 space.created += 1
                 space.scheduled += clocks.bound_seen is not None
-                if clocks.running_seen is not None:
-                    space.running += 1
-                    self._count(clocks, 1, clocks.running_seen)
+                ran = clocks.running_seen is not None
+                space.running += ran
+                self._count(clocks, clocks.running_seen or 0.0, there=1, running=int(ran), ran=int(ran))
             self._losses = reader.query("SELECT coalesce(max(notready_events), 0) FROM nodes")[0][0]
 
     # Nodes

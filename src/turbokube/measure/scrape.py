@@ -7,7 +7,7 @@ import importlib.resources
 import re
 import resource
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -181,6 +181,14 @@ class Scraper:
     def away(self) -> list[str]:
         """Names of the components that do not answer now."""
         return [one.component.name for one in self._watched if one.away_since]
+
+    def names(self) -> list[str]:
+        """Names of all components."""
+        return [one.component.name for one in self._watched]
+
+    async def now(self, names: Sequence[str] = ()) -> None:
+        """One more scrape of these, of all when none is named."""
+        await asyncio.gather(*(self._scrape(one) for one in self._watched if not names or one.component.name in names))
 
     def nudge(self) -> None:
         """Someone got no answer: look at the API servers now, not at the next interval."""

@@ -107,8 +107,8 @@ def test_unattended_it_pauses_and_followed_it_proceeds(tmp_path: Path, monkeypat
             await sleep(0)
         assert set(session.told) == {"pause"}
         session.told.clear()
-        answer = await agent._handle({"command": "follow", "controller": "x", "name": "create", "wait": 0})
-        assert answer["progress"]["phase"] == "create"
+        answer = await agent._handle({"command": "follow", "controller": "x", "names": ["create"], "wait": 0})
+        assert answer["progress"][0]["phase"] == "create"
         assert session.told == ["proceed"]
         assert not agent._over.is_set()
         clock.now += 901
@@ -125,7 +125,7 @@ def test_unattended_it_pauses_and_followed_it_proceeds(tmp_path: Path, monkeypat
     [
         ({"command": "dance"}, "no command 'dance'"),
         ({"command": "finish", "controller": "x"}, "no run open"),
-        ({"command": "submit", "controller": "x", "phase": {"run": "r"}}, "missing required field"),
+        ({"command": "submit", "controller": "x", "phases": [{"kind": "create"}]}, "missing required field"),
     ],
 )
 def test_what_cannot_be_done_is_refused(tmp_path: Path, request_: dict[str, Any], message: str) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from turbokube.bundle import runs
-from turbokube.bundle.ledger import Ledger
+from turbokube.bundle.ledger import Action, Entry, Ledger
 from turbokube.bundle.reader import Reader
 from turbokube.bundle.writer import BundleError, Writer
 
@@ -76,8 +76,22 @@ def test_reader_refuses_what_is_no_bundle(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match=r"holds no bundle\.sqlite"):
         Reader(tmp_path)
     (tmp_path / "bundle.sqlite").write_bytes(b"x" * 5000)
-    with Reader(tmp_path) as reader, pytest.raises(BundleError, match="cannot be read"):
-        reader.query("SELECT 1 FROM meta")
+    with pytest.raises(BundleError, match="cannot be read"):
+        Reader(tmp_path)
+
+
+def test_bundles_of_earlier_versions_have_empty_tables_and_no_values(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "bundle.sqlite") as old:
+        columns = "phase, second, resource, verb, sent, accepted, throttled, retried, failed, latency_sum, latency_max"
+        old.execute(f"CREATE TABLE requests({columns})")
+        old.execute("INSERT INTO requests VALUES ('create', 1, 'pods', 'create', 2, 2, 0, 0, 0, 0.1, 0.1)")
+    old.close()
+    with Reader(tmp_path) as reader:
+        assert reader.query("SELECT * FROM actions") == []
+        assert [tuple(row) for row in reader.query("SELECT sent, intended FROM requests")] == [(2, None)]
+    Writer(tmp_path).close()
+    with Reader(tmp_path) as reader:
+        assert [tuple(row) for row in reader.query("SELECT sent, intended FROM main.requests")] == [(2, None)]
 
 
 def test_ledger_goes_on_from_what_was_kept(tmp_path: Path) -> None:
@@ -113,3 +127,30 @@ def test_another_profile_is_refused_and_the_keys_are_named(tmp_path: Path) -> No
     runs.write(tmp_path / "r", {"run": "r", "profile": before})
     with pytest.raises(BundleError, match=r"\(turbokube_namespaces 2 → 3\)"):
         runs.resolve(tmp_path, "r", {**before, "turbokube_namespaces": 3, "turbokube_preflight": "enforce"})
+
+
+def test_what_stands_follows_from_objects_and_accepted_actions(tmp_path: Path) -> None:
+    writer = Writer(tmp_path)
+    ledger = Ledger(writer)
+    space = ledger.plan("create", "Namespace", "ns", "ns")
+    made = ledger.plan("create", "Deployment", "ns", "d", replicas=3)
+    assert ledger.standing("create") == []
+    space.accepted = made.accepted = 1.0
+    ledger.save(space, made)
+
+    def action(number: int, verb: str, of: Entry, at: float | None, replicas: int | None = None) -> Action:
+        return Action("churn", number, verb, *of.key, accepted=at, replicas=replicas)
+
+    ledger.keep(action(0, "scale", made, 2.0, 5), action(1, "scale", made, None, 9))
+    assert ledger.wanted(made) == 5
+    deletion = action(2, "delete", space, 3.0)
+    ledger.keep(deletion)
+    assert (ledger.wanted(made), ledger.standing("create")) == (0, [])
+    ledger.keep(action(3, "create", space, 4.0), action(4, "create", made, 5.0, 3))
+    deletion.done = 6.0
+    ledger.keep(deletion)  # known already: it does not delete again
+    writer.close()
+    for one in (ledger, Ledger(Writer(tmp_path))):
+        assert {entry.name for entry in one.standing("create")} == {"ns", "d"}
+        assert one.wanted(made) == 3
+        assert one.actions("churn")[2].done == 6.0

@@ -14,9 +14,10 @@ from turbokube.api.transport import Response, Unreachable
 from turbokube.bundle.ledger import Ledger
 from turbokube.bundle.reader import Reader
 from turbokube.bundle.writer import Writer
-from turbokube.load.create import Create, Outcome
+from turbokube.load.create import CreateWork
 from turbokube.load.pacing import Gate
-from turbokube.load.phase import Phase
+from turbokube.load.work import Context, Outcome, carry_out
+from turbokube.profile.phases import Create, ObjectSet
 
 
 class Server:
@@ -63,15 +64,30 @@ class Server:
     async def close(self) -> None: ...
 
 
-async def _run(folder: Path, server: Server, gate: Gate | None = None, **changes: Any) -> Outcome:
-    phase = Phase(**{"run": "r", "name": "create", "namespaces": 2, "deployments": 3, "replicas": 2, **changes})
-    writer = Writer(folder)
+class Witness:
+    """Sees every pod run at once."""
 
-    async def pods_run(namespace: str, owner: str, replicas: int) -> float:
+    async def pods_run(self, namespace: str, owner: str, replicas: int) -> float:
         return time.time()
 
-    create = Create(phase, server, writer, Ledger(writer), gate or Gate(), pods_run, lambda: None)
-    outcome = await create.run(0.0, time.time())
+    def nudge(self) -> None: ...
+
+
+async def _run(folder: Path, server: Server, gate: Gate | None = None, deployments: int = 3, **changes: Any) -> Outcome:
+    sets = (ObjectSet(name="turbokube", count=deployments, replicas=2),)
+    phase = Create(**{"run": "r", "name": "create", "namespaces": 2, "objects": sets, **changes})
+    writer = Writer(folder)
+    context = Context(
+        phase=phase,
+        transport=server,
+        writer=writer,
+        ledger=Ledger(writer),
+        gate=gate or Gate(),
+        witness=Witness(),  # type: ignore[arg-type]
+        phases=lambda name: phase,
+        started=time.time(),
+    )
+    outcome = await carry_out(CreateWork(context), context)
     writer.close()
     return outcome
 
@@ -206,7 +222,7 @@ def test_at_the_deadline_it_says_what_is_missing(tmp_path: Path) -> None:
     async def scenario() -> Outcome:
         server = Server()
         server.fault = lambda method, where: Response(503, b"{}") if "deployments" in where else None
-        return await _run(tmp_path, server, deadline_s=0.3)
+        return await _run(tmp_path, server, deadline=0.3)
 
     assert asyncio.run(scenario()) == Outcome("deadline", "after 0.3 s: 6 objects not accepted")
 
@@ -215,7 +231,7 @@ def test_a_shut_gate_holds_back_what_is_new(tmp_path: Path) -> None:
     async def scenario() -> tuple[int, float]:
         server, gate = Server(), Gate()
         gate.shut()
-        work = asyncio.create_task(_run(tmp_path, server, gate, deadline_s=0.4))
+        work = asyncio.create_task(_run(tmp_path, server, gate, deadline=0.4))
         await asyncio.sleep(1.2)  # longer than the deadline, which does not count it
         held = len(server.posts)
         gate.reopen()

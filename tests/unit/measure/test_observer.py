@@ -82,7 +82,7 @@ def test_a_pod_has_the_objects_clocks_and_the_witnesss(watched: Watched) -> None
     row = watched.rows()["a"]
     assert tuple(row) == (
         *("a", "ns", "d-a", "d", "n-0"),
-        *(100.0, 100.5, 105.0, 101.5, 110.0, 103.5, None, 0, 0),
+        *(100.0, 100.5, 105.0, 101.5, 110.0, 103.5, None, 0, 0, None),
     )
 
 
