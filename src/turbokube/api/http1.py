@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import socket
 import ssl
 from collections.abc import AsyncIterator
 from urllib.parse import urlsplit
@@ -15,6 +16,7 @@ from .lines import Lines
 from .transport import JSON, Response, Unreachable
 
 _MAX_BUFFERED = 64 * 1024 * 1024  # a stream's unread bytes before its socket is paused
+_ENOUGH = 256 * 1024  # a stream's unread bytes that are read at once, whatever its pace
 _STALE = "connection closed by the server"
 _IDLE = (
     30.0  # seconds after which a connection that is not needed is closed; each costs 50 KB here and more in the server
@@ -128,10 +130,13 @@ class _Connection(asyncio.Protocol):
 
 
 class _Stream(Lines):
-    """Lines that pause their socket when the reader falls far behind."""
+    """Lines that pause their socket when the reader falls far behind, and read it at most every `pace` seconds."""
 
-    def __init__(self) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, pace: float) -> None:
         super().__init__()
+        self._loop = loop
+        self._pace = pace
+        self._rests = False  # it has just been read
         self.transport: asyncio.Transport | None = None
         self._size = 0  # unread bytes
         self._paused = False
@@ -142,6 +147,15 @@ class _Stream(Lines):
         if self._size > _MAX_BUFFERED and self.transport is not None and not self._paused:
             self._paused = True
             self.transport.pause_reading()
+        if self._pace and not self._rests:
+            self._rest_until(_ENOUGH)
+            self._loop.call_later(self._pace, self._rest_until, 1)
+
+    def _rest_until(self, unread: int) -> None:
+        """Have the kernel wake the loop when so many bytes are there, or the end."""
+        self._rests = unread > 1
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, unread)
 
     async def lines(self) -> list[bytes] | None:
         lines = await super().lines()
@@ -156,16 +170,25 @@ class Http1:
     """A pool of at most `size` connections, spread evenly over a target's API servers.
 
     Streams have connections of their own beside the pool. A server that cannot be reached is passed over for the next.
+    What comes on a stream within `pace` seconds of the last is read together: a loop that wakes for each of a watch's
+    events spends most of its time on waking.
     """
 
     def __init__(
-        self, credential: Credential, servers: list[str], *, size: int = 8, user_agent: str = "turbokube"
+        self,
+        credential: Credential,
+        servers: list[str],
+        *,
+        size: int = 8,
+        user_agent: str = "turbokube",
+        pace: float = 0.0,
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.connections: set[_Connection] = set()
         self._context: ssl.SSLContext = credential.ssl_context()
         self._servers = [urlsplit(server) for server in servers]
         self._size = size
+        self._pace = pace
         self._free: list[_Connection] = []
         self._open = 0  # connections of the pool that are open or being opened
         self._waiting: collections.deque[asyncio.Future[None]] = collections.deque()
@@ -203,7 +226,7 @@ class Http1:
 
     async def stream(self, path: str, accept: str = JSON) -> AsyncIterator[bytes]:
         """See Transport. Yields complete lines without their newline."""
-        stream = _Stream()
+        stream = _Stream(self.loop, self._pace)
         connection = await self._connect(self.loop.time() + 10.0)
         self._streams.add(connection)
         try:

@@ -40,7 +40,7 @@ def thing(kind: bytes, name: bytes, version: int) -> bytes:
     )
 
 
-def talk(answers: list[list[bytes]], story: Callable[[Http1], Awaitable[None]]) -> list[str]:
+def talk(answers: list[list[bytes]], story: Callable[[Http1], Awaitable[None]], pace: float = 0.0) -> list[str]:
     """Serve these answers in turn, each in its pieces; an empty one closes. Returns the paths asked for."""
     asked: list[str] = []
 
@@ -64,7 +64,7 @@ def talk(answers: list[list[bytes]], story: Callable[[Http1], Awaitable[None]]) 
     async def run() -> None:
         server = await asyncio.start_server(serve, "127.0.0.1", 0)
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        transport = Http1(Credential(server=url), [url], size=2)
+        transport = Http1(Credential(server=url), [url], size=2, pace=pace)
         try:
             async with asyncio.timeout(10):
                 await story(transport)
@@ -136,6 +136,19 @@ def test_idle_connections_are_closed_but_one(monkeypatch):
         assert (await transport.request("GET", "/3")).ok
 
     talk([[ok(b"{}")], [ok(b"{}")], [ok(b"{}")]], story)
+
+
+def test_what_comes_within_a_streams_pace_is_read_together():
+    moments: list[float] = []
+
+    async def story(transport: Http1) -> None:
+        async for _ in transport.stream("/x"):
+            moments.append(transport.loop.time())
+
+    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    talk([[head, *[b"2\r\n1\n\r\n"] * 4, b"0\r\n\r\n"]], story, pace=0.3)
+    assert len(moments) == 4
+    assert moments[1] - moments[0] > 0.2 > moments[3] - moments[1]
 
 
 def watch(
