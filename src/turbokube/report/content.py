@@ -66,16 +66,16 @@ def build(reader: Reader) -> dict[str, Any]:
         "bands": _bands(facts, begin, end),
         "plots": [plot.data(begin) for plot in plots],
     }
-    return {key: _finite(value) for key, value in found.items()}
+    return {key: finite(value) for key, value in found.items()}
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
     """Infinity becomes None, tuples lists; floats keep microseconds."""
     if isinstance(value, float):
         return round(value, 6) if math.isfinite(value) else None
     if isinstance(value, dict):
-        return {key: _finite(each) for key, each in value.items()}
-    return [_finite(each) for each in value] if isinstance(value, list | tuple) else value
+        return {key: finite(each) for key, each in value.items()}
+    return [finite(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def _span(reader: Reader, facts: Facts) -> tuple[float, float]:

@@ -98,7 +98,7 @@ def html(content: dict[str, Any]) -> bytes:
 
 
 def page(template: str, content: dict[str, Any]) -> bytes:
-    """A page of this package's templates. `content` has `plots`, their `bands` and the time `begin` that they are of."""
+    """A page from one of the templates here. `content` has `plots`, their `bands`, and their `begin`."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("turbokube.report", ""), autoescape=True, undefined=jinja2.StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
