@@ -1,4 +1,4 @@
-"""Phase `create`: namespaces × deployments × replicas, in a closed or an open loop, until every pod runs."""
+"""Phase `create`: namespaces × sets of objects, in a closed or an open loop, until every pod runs."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ import msgspec
 from turbokube.bundle.ledger import Entry
 from turbokube.profile.phases import Create
 
-from .pacing import LEAD_S, Schedule, pace
+from .pacing import LEAD_S, Schedule, closed_loop, pace
 from .phase import RUN_LABEL, LoadError
-from .ready import NamespacesReady
-from .templates import Templates
-from .work import Context, first_words
+from .ready import NamespacesReady, Ready
+from .states import Watches
+from .templates import Manifest, Templates
+from .work import Context
 
 
 class CreateWork:
@@ -24,30 +25,30 @@ class CreateWork:
         assert isinstance(context.phase, Create)
         self.phase = context.phase
         self._templates = Templates(self.phase)
+        self._transport = context.transport
         self._ledger = context.ledger
-        self._witness = context.witness
         self._gate = context.gate
-        self._requests = context.requests
         self._sender = context.sender
-        self._ready = NamespacesReady(context.transport)
-        self._spaces = {index: self._plan(index) for index in self.phase.indices}
+        self._watches = Watches(context.transport, self.phase.run)
+        self._namespaces = NamespacesReady(context.transport)
+        self._ready = Ready(context.transport, context.witness, self._watches)
+        self._spaces: dict[int, Entry] = {}
 
     async def run(self) -> None:
         """Work until all pods run. Raises LoadError if an object was refused."""
-        work = asyncio.create_task(self._open_loop() if self.phase.rate else self._closed_loop())
-        watch = asyncio.create_task(self._ready.watch())
-        try:
-            await asyncio.wait((work, watch), return_when=asyncio.FIRST_COMPLETED)
-            if not work.done():
-                raise LoadError(f"namespaces cannot be watched: {first_words(watch.exception())}")
-            work.result()
-        finally:
-            for task in (work, watch):
-                task.cancel()
-            await asyncio.gather(work, watch, return_exceptions=True)
+        await self._watches.beside(self._work())
         failed = sum(entry.failed for entry in self._ledger.of(self.phase.name))
         if failed:
             raise LoadError(f"{failed} objects were refused, the last: {self._sender.refusal}")
+
+    async def _work(self) -> None:
+        await self._templates.discover(self._transport)
+        cluster = [(self._planned(made), made) for made in self._templates.cluster()]
+        self._spaces = {index: self._plan(index) for index in self.phase.indices}
+        for entry, made in cluster:
+            await self._create(entry, made, time.time())
+        self._watches.begin(self._namespaces.watch())
+        await (self._open_loop() if self.phase.rate else self._closed_loop())
 
     def words(self) -> str:
         """Its pods are what counts."""
@@ -66,22 +67,24 @@ class CreateWork:
         return ", ".join(f"{count} {what}" for count, what in parts if count)
 
     def _plan(self, index: int) -> Entry:
-        phase, space = self.phase, self.phase.namespace(index)
         for number in range(self._templates.per_namespace):
-            made = self._templates.manifest(index, number)
-            self._ledger.plan(phase.name, made.kind, space, made.name, made.replicas)
-        return self._ledger.plan(phase.name, "Namespace", space, space)
+            self._planned(self._templates.manifest(index, number))
+        space = self.phase.namespace(index)
+        return self._ledger.plan(self.phase.name, "Namespace", space, space)
+
+    def _planned(self, made: Manifest) -> Entry:
+        name = self.phase.name
+        entry = self._ledger.plan(name, made.kind, made.namespace, made.name, made.replicas, made.stateless)
+        if entry.phase != name:
+            where = f"{made.kind} {made.namespace}/{made.name}"
+            raise LoadError(f"{where} was created by phase {entry.phase}; give the objects of {name} another name")
+        return entry
 
     async def _closed_loop(self) -> None:
-        waiting = iter(self.phase.indices)
+        async def one(index: int, begun: float) -> None:
+            await self._whole_namespace(index)
 
-        async def worker() -> None:
-            for index in waiting:
-                await self._whole_namespace(index)
-
-        async with asyncio.TaskGroup() as group:
-            for _ in range(self.phase.concurrency):
-                group.create_task(worker())
+        await closed_loop(self.phase.indices, one, self.phase.concurrency, self._gate)
 
     async def _whole_namespace(self, index: int) -> None:
         if await self._namespace(index, None):
@@ -94,7 +97,7 @@ class CreateWork:
     async def _open_loop(self) -> None:
         per, phase = self._templates.per_namespace, self.phase
         every = [(i, n) for i in phase.indices for n in range(per)]
-        accepted = [entry for place in every if (entry := self._entry(*place)).accepted]
+        accepted = [place for place in every if self._entry(*place).accepted]
         left = [place for place in every if not self._entry(*place).accepted]
         schedule = Schedule(pace(phase.rate, phase.seed), time.time() + LEAD_S, self._gate)
         spaces: dict[int, asyncio.Task[bool]] = {}
@@ -110,6 +113,8 @@ class CreateWork:
                     space(group, index, await schedule.wait(position, LEAD_S))
 
         async def one(there: asyncio.Task[bool], index: int, number: int, intended: float) -> None:
+            made = self._templates.manifest(index, number)
+            self._sender.meant(self._entry(index, number), made.resource, "create", intended)
             if await there:
                 await self._object(index, number, intended)
 
@@ -118,15 +123,15 @@ class CreateWork:
             for position, (index, number) in enumerate(left):
                 intended = await schedule.wait(position)
                 group.create_task(one(space(group, index, intended), index, number, intended))
-            for entry in accepted:
-                group.create_task(self._runs(entry))
+            for index, number in accepted:
+                group.create_task(self._object(index, number, 0.0))
 
     async def _namespace(self, index: int, intended: float | None) -> bool:
         """Whether the namespace exists and is ready for pods."""
         entry = self._spaces[index]
         if not entry.accepted:
             await self._gate.passed()
-            entry.intended = entry.intended or intended or time.time()
+            self._sender.meant(entry, "namespaces", "create", intended or time.time())
             labels = {"app": "turbokube", RUN_LABEL: self.phase.run}
             body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": entry.name, "labels": labels}}
             if not await self._sender.create(
@@ -134,26 +139,25 @@ class CreateWork:
             ):
                 return False
         if not entry.ready:
-            entry.ready = await self._ready.wait(entry.name)
+            entry.ready = await self._namespaces.wait(entry.name)
             self._ledger.save(entry)
         return True
 
     async def _object(self, index: int, number: int, intended: float) -> None:
-        entry = self._entry(index, number)
+        await self._create(self._entry(index, number), self._templates.manifest(index, number), intended)
+
+    async def _create(self, entry: Entry, made: Manifest, intended: float) -> None:
+        """Have an object, and have it ready."""
         if not entry.accepted:
-            made = self._templates.manifest(index, number)
-            entry.intended = entry.intended or intended
+            self._sender.meant(entry, made.resource, "create", intended)
             if not await self._sender.create(entry, made.resource, made.path, made.body, self.phase.run):
                 return
-        await self._runs(entry)
-
-    async def _runs(self, entry: Entry) -> None:
         if not entry.ready:
-            entry.ready = await self._witness.pods_run(entry.namespace, entry.name, entry.replicas)
+            entry.ready = await self._ready.wait(entry, made)
             self._ledger.save(entry)
 
     def _entry(self, index: int, number: int) -> Entry:
         made = self._templates.manifest(index, number)
         entry = self._ledger.get(made.kind, made.namespace, made.name)
-        assert entry is not None  # planned when the phase was made
+        assert entry is not None  # all are planned before the first is created
         return entry

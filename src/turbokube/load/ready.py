@@ -7,7 +7,7 @@ import time
 
 import msgspec
 
-from turbokube.api.transport import Transport, Unreachable
+from turbokube.api.transport import Transport
 from turbokube.api.watch import ListWatch
 from turbokube.bundle.ledger import Entry
 
@@ -87,7 +87,7 @@ class Ready:
         if made.awaits == "pods":
             return await self._witness.pods_run(entry.namespace, entry.name, entry.replicas)
         if made.awaits == "job":
-            return await self._witness.pods_ended(entry.namespace, entry.name, entry.replicas)
+            return await self._witness.pods_ran(entry.namespace, entry.name, entry.replicas)
         if made.awaits == "daemonset":
             states = self._watches.of(made.all)
             await states.until(entry.namespace, entry.name, scheduled)
@@ -102,9 +102,6 @@ class Ready:
     async def _served(self, resource: resources.Resource) -> None:
         """Wait until the API server knows of a kind."""
         while True:
-            try:
-                if resource in await resources.discover(self._transport, resource.version):
-                    return
-            except Unreachable:
-                pass
+            if resource in await resources.discover(self._transport, resource.version):
+                return
             await asyncio.sleep(_LOOK_EVERY_S)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
-from turbokube.api.transport import Transport
+from turbokube.api.transport import Response, Transport, Unreachable
 
 from .phase import LoadError
 
@@ -94,8 +95,8 @@ def defined(crd: dict[str, Any]) -> list[Resource]:
 
 
 async def discover(transport: Transport, version: str) -> list[Resource]:
-    """What the API server serves under an apiVersion; nothing if it has none such. Raises ApiError, Unreachable."""
-    answer = await transport.request("GET", root(version))
+    """What the API server serves under an apiVersion; nothing if it has none such. Raises ApiError."""
+    answer = await _get(transport, root(version))
     if answer.status == 404:
         return []
     found = msgspec.json.decode(answer.checked().body, type=_Resources).resources
@@ -105,14 +106,14 @@ async def discover(transport: Transport, version: str) -> list[Resource]:
 async def named(transport: Transport, name: str) -> Resource:
     """The resource of a plural, or plural.group, in the version that the server prefers.
 
-    Raises LoadError if there is none, ApiError or Unreachable.
+    Raises LoadError if there is none, ApiError.
     """
     plural, _, group = name.partition(".")
     if found := _plural(KNOWN, plural, group):
         return found
     version = "v1"
     if group:
-        answer = await transport.request("GET", f"/apis/{group}")
+        answer = await _get(transport, f"/apis/{group}")
         if answer.status != 404:
             version = msgspec.json.decode(answer.checked().body, type=_Group).preferred_version.group_version
     if found := _plural(await discover(transport, version), plural, group):
@@ -126,3 +127,15 @@ def _plural(resources: Iterable[Resource], plural: str, group: str) -> Resource 
         if one.plural == plural and (not group or one.version.partition("/")[0] == group):
             return one
     return None
+
+
+async def _get(transport: Transport, path: str) -> Response:
+    """An answer of a server that is there and not too busy, whatever it is."""
+    while True:
+        try:
+            answer = await transport.request("GET", path)
+            if answer.status != 429 and answer.status < 500:
+                return answer
+        except Unreachable:
+            pass
+        await asyncio.sleep(0.5)

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from turbokube.api.transport import ApiError, Transport
+from turbokube.api.transport import Transport
 from turbokube.api.watch import ListWatch
 
 from .phase import RUN_LABEL, LoadError
@@ -149,16 +149,18 @@ class Watches:
                 if watch.done() and not watch.cancelled() and (error := watch.exception()) is not None:
                     raise LoadError(f"objects cannot be watched: {_first(error)}") from None
             await task
+        except BaseExceptionGroup as errors:
+            raise _first(errors) from None
         finally:
             for one in (task, *self._begun):
                 one.cancel()
             await asyncio.gather(task, *self._begun, return_exceptions=True)
 
 
-def _first(error: BaseException) -> str:
+def _first(error: BaseException) -> BaseException:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
-    return str(error) if isinstance(error, ApiError) else repr(error)
+    return error
 
 
 def gone(state: State | None) -> bool:

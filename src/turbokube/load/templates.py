@@ -73,7 +73,7 @@ class Manifest:
     @property
     def body(self) -> bytes:
         """What is posted."""
-        return self.made.replace(_PAYLOAD, self.payload) if self.payload else self.made
+        return self.made.replace(_PAYLOAD, self.payload)
 
 
 class Templates:
@@ -83,6 +83,7 @@ class Templates:
     """
 
     def __init__(self, phase: Create) -> None:
+        self._phase = phase
         self._sets = [_Set(phase, one) for one in phase.objects]
         crds = [one.sample for one in self._sets if one.kind == CRD]
         custom = {(one.version, one.kind): one for crd in crds for one in resources.defined(crd)}
@@ -93,7 +94,7 @@ class Templates:
     async def discover(self, transport: Transport) -> None:
         """Ask the API server where the objects of unknown kinds go.
 
-        Raises LoadError for a kind that it does not serve, ApiError or Unreachable.
+        Raises LoadError for a kind that it does not serve, ApiError when refused.
         """
         for one in self._sets:
             if one.resource is None:
@@ -118,6 +119,14 @@ class Templates:
         """The object of that number in the namespace of that number."""
         which = bisect.bisect_right(self._ends, number)
         return self._bound[which].manifest(namespace, number - (self._ends[which - 1] if which else 0))
+
+    def places(self, name: str = "") -> Iterator[tuple[int, int]]:
+        """Numbers of namespace and object, of the set of that name or of all."""
+        begins = [0, *self._ends]
+        for namespace in self._phase.indices:
+            for one, begin in zip(self._bound, begins, strict=False):
+                if not name or one.asked.stem == name:
+                    yield from ((namespace, begin + number) for number in range(one.asked.count))
 
     def cluster(self) -> list[Manifest]:
         """The objects that are in no namespace, each once, in the order of the phase."""
