@@ -15,6 +15,7 @@ import msgspec
 import turbokube
 from turbokube.api.build import server_build
 from turbokube.api.http1 import Http1
+from turbokube.api.http2 import Http2
 from turbokube.api.target import Component, Target
 from turbokube.api.transport import ApiError, Unreachable
 from turbokube.bundle import runs
@@ -199,6 +200,7 @@ class Session:
             gate=self.gate,
             witness=Witnesses(self.observer, self.scraper),
             phases=self._spec,
+            connect=lambda number: Http2(self._load, servers, user_agent="turbokube-load", index=number),
             started=started,
             away_before=self._away_since(started),
         )
@@ -368,7 +370,7 @@ class Session:
             self._meta["object_bytes"] = await counts.bytes_each(self._transport, f"{RUN_LABEL}={self.spec.run}")
         except (ApiError, Unreachable) as error:
             errors["object_bytes"] = str(error)
-        seen = {"pods": self.observer.progress().created, "nodes": self.observer.node_counts()[0]}
+        seen = {"pods": self.observer.there(), "nodes": self.observer.node_counts()[0]}
         self.writer.insert("counts", [(time.time(), "observer", name, count) for name, count in seen.items()])
         return errors
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
@@ -60,6 +61,7 @@ class Action:
         return self.kind, self.namespace, self.name
 
 
+_Key = tuple[str, str, str]
 _row = attrgetter(*(field.name for field in fields(Entry)))
 _action_row = attrgetter(*(field.name for field in fields(Action)))
 
@@ -74,8 +76,8 @@ class Ledger:
             acts = [Action(*row) for row in reader.query("SELECT * FROM actions ORDER BY coalesce(accepted, 9e99)")]
         self._entries = {entry.key: entry for entry in rows}
         self._actions: defaultdict[str, dict[int, Action]] = defaultdict(dict)
-        self._wanted: dict[tuple[str, str, str], int] = {}
-        self._deleted: set[tuple[str, str, str]] = set()
+        self._wanted: dict[_Key, int] = {}
+        self._deleted: set[_Key] = set()
         self._counted: set[tuple[str, int]] = set()  # accepted actions
         self._spaces: defaultdict[str, list[Entry]] = defaultdict(list)
         for entry in rows:
@@ -83,9 +85,11 @@ class Ledger:
         for action in acts:
             self._take(action)
 
-    def plan(self, phase: str, kind: str, namespace: str, name: str, replicas: int = 0) -> Entry:
+    def plan(
+        self, phase: str, kind: str, namespace: str, name: str, replicas: int = 0, stateless: bool | None = None
+    ) -> Entry:
         """The entry of an object: the one that is known, or a new planned one."""
-        entry = Entry(phase, kind, namespace, name, replicas=replicas)
+        entry = Entry(phase, kind, namespace, name, replicas=replicas, stateless=stateless)
         known = self._entries.get(entry.key)
         if known is not None:
             return known
@@ -126,9 +130,19 @@ class Ledger:
         """Whether the object was accepted, and no accepted action deleted it or its namespace since."""
         return entry.accepted is not None and entry.key not in self._deleted
 
-    def standing(self, phase: str) -> list[Entry]:
-        """The entries of a create phase that stand, Namespaces too."""
-        return [entry for entry in self.of(phase) if self.stands(entry)]
+    def standing(self, phase: str, before: float = math.inf) -> list[Entry]:
+        """The entries of a create phase that stood just before that time, Namespaces too; without it: that stand."""
+        entries = [entry for entry in self.of(phase) if entry.accepted is not None and entry.accepted < before]
+        deleted = self._deleted if before == math.inf else self._deleted_before(before)
+        return [entry for entry in entries if entry.key not in deleted]
+
+    def _deleted_before(self, time: float) -> set[_Key]:
+        every = (action for actions in self._actions.values() for action in actions.values())
+        past = [action for action in every if action.accepted is not None and action.accepted < time]
+        deleted: set[_Key] = set()
+        for action in sorted(past, key=lambda action: action.accepted or 0.0):
+            self._apply(action, deleted)
+        return deleted
 
     def _take(self, action: Action) -> None:
         self._actions[action.phase][action.number] = action
@@ -136,12 +150,16 @@ class Ledger:
         if action.accepted is None or count in self._counted:
             return
         self._counted.add(count)
-        if action.verb == "delete" and action.kind == "Namespace":
-            before = (entry for entry in self._spaces[action.name] if (entry.accepted or 0.0) <= action.accepted)
-            self._deleted.update(entry.key for entry in before)
-        elif action.verb == "delete":
-            self._deleted.add(action.key)
-        elif action.verb == "create":
-            self._deleted.discard(action.key)
+        self._apply(action, self._deleted)
         if action.replicas is not None:
             self._wanted[action.key] = action.replicas
+
+    def _apply(self, action: Action, deleted: set[_Key]) -> None:
+        """What an accepted action makes of the set of what is deleted."""
+        if action.verb == "create":
+            deleted.discard(action.key)
+        elif action.verb == "delete":
+            deleted.add(action.key)
+            if action.kind == "Namespace":
+                time = action.accepted or 0.0
+                deleted.update(entry.key for entry in self._spaces[action.name] if (entry.accepted or 0.0) <= time)

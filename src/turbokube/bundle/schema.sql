@@ -49,6 +49,10 @@ CREATE TABLE IF NOT EXISTS latencies(  -- of accepted requests, from the intende
   count INTEGER,
   PRIMARY KEY(phase, resource, verb, le)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS watches(  -- those that phases of kind read hold, by second
+  phase TEXT, second INTEGER, resource TEXT, held INTEGER, opened INTEGER, resumed INTEGER, failed INTEGER,
+  events INTEGER, bytes INTEGER
+);
 CREATE TABLE IF NOT EXISTS series(
   id INTEGER PRIMARY KEY, component TEXT, kind TEXT, metric TEXT, labels TEXT, type TEXT,
   UNIQUE(component, metric, labels)

@@ -11,7 +11,7 @@ from typing import Protocol
 from turbokube.api.transport import Transport
 from turbokube.bundle.ledger import Ledger
 from turbokube.bundle.writer import Writer
-from turbokube.profile.phases import Create, Phase, Read
+from turbokube.profile.phases import Create, Phase
 
 from .pacing import Gate
 from .phase import LoadError
@@ -60,7 +60,10 @@ class Outcome:
 
 @dataclass(kw_only=True)
 class Context:
-    """What a phase works with. `phases` gives an earlier phase of the run by its name."""
+    """What a phase works with. `phases` gives an earlier phase of the run by its name.
+
+    `connect` makes an HTTP/2 connection with the load's identity; each number means another server in turn.
+    """
 
     phase: Phase
     transport: Transport
@@ -69,6 +72,7 @@ class Context:
     gate: Gate
     witness: Witness
     phases: Callable[[str], Phase]
+    connect: Callable[[int], Transport]
     started: float  # wall clock
     away_before: float = 0.0  # seconds since then in which no agent lived, or nobody attended
     requests: Requests = field(init=False)
@@ -134,7 +138,7 @@ def connections(phase: Phase) -> int:
     at_once = phase.concurrency
     if isinstance(phase, Create):
         at_once *= sum(one.count for one in phase.objects)
-    return min(256, max(8, at_once)) + (phase.held if isinstance(phase, Read) else 0)
+    return min(256, max(8, at_once))
 
 
 def first_words(error: BaseException | None) -> str:

@@ -157,6 +157,10 @@ class Observer:
             total.running += space.running
         return total
 
+    def there(self) -> int:
+        """Pods that exist, those that have succeeded or failed too."""
+        return len(self._pods)
+
     def node_counts(self) -> tuple[int, int, int]:
         """Nodes, those that are Ready, and how often one was lost."""
         return len(self._ready), sum(self._ready.values()), self._losses
@@ -320,11 +324,14 @@ class Observer:
             )
             for namespace, owner, count in reader.query(ended):
                 self._owners[self._one(namespace), self._one(owner)].ran += count
-            for row in reader.query("SELECT * FROM pods WHERE deleted_seen IS NULL"):
+            # one that has succeeded or failed may still be there, and be named by the list
+            for row in reader.query("SELECT * FROM pods WHERE deleted_seen IS NULL OR phase IS NOT NULL"):
                 clocks = _Clocks(*row)
                 clocks.namespace, clocks.owner = self._one(clocks.namespace), self._one(clocks.owner)
                 clocks.node = self._one(clocks.node) if clocks.node else None
                 self._pods[clocks.uid] = clocks
+                if clocks.deleted_seen is not None:
+                    continue
                 space = self._progress[clocks.namespace]
                 space.created += 1
                 space.scheduled += clocks.bound_seen is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import re
 import types
 import typing
@@ -10,6 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import msgspec
+
+from .limits import check_limits
 
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _QUANTITY = re.compile(r"[0-9]+(\.[0-9]+)?(m|[kKMGTP]i?)?")
@@ -68,6 +71,11 @@ class ObjectSet(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     replicas: int = 1
     bytes: int = 1024  # payload of a ConfigMap or a Secret
     vars: dict[str, Any] = {}
+
+    @property
+    def pods(self) -> int:
+        """Pods of one object, as far as the template's name tells; a daemonset's depend on the Nodes."""
+        return {"service": 0, "configmap": 0, "secret": 0, "daemonset": 0, "pod": 1}.get(self.template, self.replicas)
 
     @property
     def stem(self) -> str:
@@ -265,10 +273,13 @@ def parse(
     problems: list[str] = []
     places = list(_places(override(items, overrides or {}, path), path, problems))
     groups: list[list[tuple[str, Phase]]] = [[] for _ in items]
+    creates = {phase.name: phase for phase in earlier if isinstance(phase, Create)}
     for group, where, raw in places:
-        made = _phase(raw, where, defaults, problems)
+        made = _phase(raw, where, defaults, problems, creates)
         if made is not None:
             groups[group].append((where, made))
+        if isinstance(made, Create):
+            creates[made.name] = made
     if not problems:
         named = {phase.name for group in groups for _, phase in group}
         problems = list(_together_problems(groups, [phase for phase in earlier if phase.name not in named]))
@@ -321,6 +332,35 @@ def pods_of(phase: Create) -> int:
     )
 
 
+def most_pods(groups: Sequence[Sequence[Phase]]) -> tuple[int, int]:
+    """The most pods that there are at any time, in all and in one namespace, as far as can be told before."""
+    per: dict[str, dict[str, float]] = {}  # create phase → set → its pods in a namespace
+    creates: dict[str, Create] = {}
+    most, most_here = 0, 0.0
+    for group in groups:
+        for phase in group:
+            if isinstance(phase, Create):
+                creates[phase.name] = phase
+                per[phase.name] = {one.stem: float(one.count * one.pods) for one in phase.objects}
+            elif isinstance(phase, Scale):
+                _scaled(phase, creates[phase.of], per[phase.of])
+        here = {name: sum(pods.values()) for name, pods in per.items()}
+        most = max(most, math.ceil(sum(phase.namespaces * here[name] for name, phase in creates.items())))
+        starts = {phase.first_namespace for phase in creates.values()}
+        sums = (sum(here[name] for name, phase in creates.items() if start in phase.indices) for start in starts)
+        most_here = max(most_here, *sums, 0.0)
+    return most, math.ceil(most_here)
+
+
+def _scaled(phase: Scale, of: Create, pods: dict[str, float]) -> None:
+    for one in of.objects:
+        if phase.template not in ("", one.stem) or not one.pods:
+            continue
+        asked = phase.replicas.most if isinstance(phase.replicas, Between) else phase.replicas
+        then = one.count * asked if asked is not None else pods[one.stem] * (phase.factor or 0.0)
+        pods[one.stem] += phase.share * (then - pods[one.stem])
+
+
 def check(phase: Phase, path: str = "") -> list[str]:
     """What is wrong with a phase by itself: sentences that name the value and what is allowed."""
     return list(_problems(phase, path))
@@ -352,7 +392,13 @@ def _plain(value: Any) -> Any:
     return [_plain(one) for one in value] if isinstance(value, list | tuple) else value
 
 
-def _phase(raw: dict[str, Any], where: str, defaults: Defaults, problems: list[str]) -> Phase | None:
+def _phase(
+    raw: dict[str, Any],
+    where: str,
+    defaults: Defaults,
+    problems: list[str],
+    creates: Mapping[str, Create] = types.MappingProxyType({}),
+) -> Phase | None:
     kind = raw.get("kind")
     if kind not in KINDS:
         problems.append(f"{where}.kind is {kind!r}; {_nearest(str(kind), KINDS)}" if kind else f"{where} has no kind")
@@ -362,7 +408,7 @@ def _phase(raw: dict[str, Any], where: str, defaults: Defaults, problems: list[s
     if unknown:
         problems += unknown
         return None
-    filled = _filled(raw, struct, defaults)
+    filled = _filled(raw, struct, defaults, creates.get(str(raw.get("of"))))
     try:
         made: Phase = msgspec.convert(filled, struct, strict=False)
     except msgspec.ValidationError as error:
@@ -372,10 +418,13 @@ def _phase(raw: dict[str, Any], where: str, defaults: Defaults, problems: list[s
     return made
 
 
-def _filled(raw: dict[str, Any], struct: type[Phase], defaults: Defaults) -> dict[str, Any]:
-    """With the run's settings where the phase says nothing."""
+def _filled(raw: dict[str, Any], struct: type[Phase], defaults: Defaults, of: Create | None) -> dict[str, Any]:
+    """With the run's settings, or the namespaces of the phase that it is of, where the phase says nothing."""
     settings = msgspec.to_builtins(defaults)
     names = {"run", "seed", "namespaces", "concurrency", "deadline"} | (Create.internal if struct is Create else set())
+    if of is not None:
+        settings["namespaces"], settings["first_namespace"] = of.namespaces, of.first_namespace
+        names |= {"first_namespace"}
     filled = {name: settings[name] for name in names} | {"name": raw["kind"]} | raw
     if struct is Replay and "namespaces" not in raw:
         filled["namespaces"] = 0
@@ -486,6 +535,7 @@ def _problems(phase: Phase, path: str) -> Iterator[str]:
         if not NAME.fullmatch(text := getattr(phase, name)) and (text or name == "name"):
             yield f"{dot}{name} is {text!r}; it must be 1 to 63 lower-case letters, digits and hyphens"
     yield from _rate_problems(phase.rate, f"{dot}rate")
+    yield from check_limits(f"{dot}limits", phase.limits)
     match phase:
         case Create():
             yield from _create_problems(phase, dot)
@@ -493,6 +543,8 @@ def _problems(phase: Phase, path: str) -> Iterator[str]:
             yield f"{path or phase.name} must have either replicas or factor"
         case Scale(replicas=Between() as drawn) if drawn.least > drawn.most:
             yield f"{dot}replicas.from is {drawn.least}; it must be at most to, which is {drawn.most}"
+        case Churn(by="namespace") if phase.template:
+            yield f"{dot}template is {phase.template}; it has no meaning with by: namespace"
         case Churn() if phase.duration <= 0:
             yield f"{dot}duration is {phase.duration:g}; it must be more than 0 seconds"
         case Read() if phase.duration <= 0:

@@ -36,6 +36,7 @@ class Rule:
     subnet: bool = False
     duration: bool = False
     empty: bool = False
+    nested: bool = False  # a list or dictionary of anything; `like` says of what
 
     def allowed(self) -> str:
         """What the variable may be, in words."""
@@ -54,7 +55,7 @@ class Rule:
             text = DURATION
         elif self.subnet:
             text = "an IPv4 network such as 10.128.0.0/9"
-        elif self.pattern:
+        elif self.pattern or self.nested:
             text = self.like
         if self.least is not None and self.most is not None:
             text += f" from {self.least:.12g} to {self.most:.12g}"
@@ -88,7 +89,7 @@ def convert(name: str, rule: Rule, given: Any) -> Any:
     Raises ValueError with a sentence that names the variable, the value and what is allowed.
     """
     try:
-        value = CONVERTERS[rule.kind](given)
+        value = NESTED[rule.kind](given) if rule.nested else CONVERTERS[rule.kind](given)
         _check(rule, value)
     except (ValueError, TypeError, OverflowError):
         shown = given if isinstance(given, str | int | float) and given != "" else json.dumps(given, default=str)
@@ -160,4 +161,13 @@ def _list(given: Any) -> list[dict[str, Any]]:
     return [_dict(one) for one in value]
 
 
+def _tree(given: Any, kind: type[Any]) -> Any:
+    """A list or dictionary as JSON has it, whatever a templating engine made of it."""
+    value = json.loads(given if isinstance(given, str) else json.dumps(given))
+    if not isinstance(value, kind):
+        raise ValueError
+    return value
+
+
+NESTED = {"list": lambda given: _tree(given, list), "dict": lambda given: _tree(given, dict)}
 CONVERTERS = {"int": _int, "float": _float, "bool": _bool, "str": _str, "dict": _dict, "list": _list}

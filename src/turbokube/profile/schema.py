@@ -5,11 +5,13 @@ playbooks/profiles/base.yml and docs/variables.md are made from it, and a test h
 from __future__ import annotations
 
 import difflib
+import functools
 import ipaddress
 import math
 from dataclasses import dataclass, fields
 from typing import Any
 
+from turbokube.profile.phases import Create, Defaults, Phase, PhasesError, most_pods, parse
 from turbokube.profile.rules import Rule, convert, quantity, rule, variable
 
 PREFIX = "turbokube_"
@@ -114,6 +116,19 @@ class Profile:
         1800, "Seconds until a load phase, or the joining of its vnodes, is given up.", least=1, most=604800
     )
 
+    phases: list[dict[str, Any]] = variable(
+        [],
+        "What is done, in order, once the whole fleet has joined; empty: the deployments above are created.",
+        nested=True,
+        like="a list of phases as docs/phases.md describes them",
+    )
+    phases_override: dict[str, Any] = variable(
+        {},
+        "Single values of phases, for the command line: {phase.field: value}.",
+        nested=True,
+        like="a dictionary of places and values such as {churn.rate: 5}",
+    )
+
     # The fleet
     engine: str = variable(
         "builtin", "What runs the vnodes.", choices=("builtin", "kwok", "kubemark", "virtual_kubelet")
@@ -212,18 +227,49 @@ class Profile:
 
     @property
     def deployments(self) -> int:
-        """Deployments of the whole run."""
+        """Deployments of the whole run, when it has no phases of its own."""
         return self.namespaces * self.deployments_per_namespace
 
     @property
     def pods(self) -> int:
-        """Pods of the whole run."""
-        return self.deployments * self.replicas
+        """The most pods that there are at any time."""
+        return self._most_pods[0]
 
     @property
     def pods_per_vnode(self) -> int:
-        """Pods that a vnode gets when they are spread evenly, rounded up."""
-        return math.ceil(self.deployments_per_namespace * self.replicas / self.vnodes_per_namespace)
+        """The most pods that a vnode gets when they are spread evenly, rounded up."""
+        everywhere, somewhere = self._most_pods
+        alone = self.placement == "namespace" or not self.phases
+        return math.ceil(somewhere / self.vnodes_per_namespace if alone else everywhere / self.vnodes)
+
+    @functools.cached_property
+    def _most_pods(self) -> tuple[int, int]:
+        if not self.phases:
+            each = self.deployments_per_namespace * self.replicas
+            return self.namespaces * each, each
+        return most_pods(self.groups())
+
+    def groups(self) -> list[tuple[Phase, ...]]:
+        """The phases, overridden and with these settings where they say nothing. Raises PhasesError."""
+        return parse(self.phases, self.phase_defaults(), self.phases_override)
+
+    def phase_defaults(self) -> Defaults:
+        """What a phase has where it says nothing."""
+        return Defaults(
+            run=self.run,
+            seed=self.seed,
+            namespaces=self.namespaces,
+            deployments=self.deployments_per_namespace,
+            replicas=self.replicas,
+            concurrency=self.concurrency,
+            deadline=float(self.deadline_s),
+            template=self.template,
+            placement="namespace" if self.placement == "namespace" else "cluster",
+            schedulers=self.schedulers,
+            automount_token=self.automount_token,
+            pod_memory=self.pod_memory,
+            pod_cpu=self.pod_cpu,
+        )
 
     @property
     def leases_per_second(self) -> float:
@@ -255,6 +301,7 @@ def validate(settings: dict[str, Any]) -> Profile:
             problems.append(str(error))
             values[name] = one.default
     profile = Profile(**{name.removeprefix(PREFIX): value for name, value in values.items()})
+    problems += _phase_problems(profile) if not problems else []
     if not problems:  # a default in the place of a bad value would make the sentences below wrong
         problems = [
             *_fault_problems(profile),
@@ -278,6 +325,12 @@ def lease_settings(interval: float) -> dict[str, int]:
     }
 
 
+def pod_ranges(profile: Profile) -> tuple[int, int]:
+    """How many nodes turbokube_pod_subnet has ranges for, and how many addresses for pods each range has."""
+    mask = profile.node_cidr_mask
+    return 2 ** (mask - ipaddress.ip_network(profile.pod_subnet).prefixlen), 2 ** (32 - mask) - 2
+
+
 def as_options(settings: dict[str, Any]) -> str:
     """Settings as a command line would give them: `-e a=1 -e b=2`."""
     return " ".join(f"-e {name}={value}" for name, value in settings.items())
@@ -288,6 +341,22 @@ def _unknown(name: str, known: dict[str, Rule]) -> str:
     near = difflib.get_close_matches(name.removeprefix(PREFIX), bare, n=1, cutoff=0.6)
     hint = f"did you mean {PREFIX}{near[0]}?" if near else "docs/variables.md lists those that are."
     return f"{name} is not a variable of TurboKube; {hint}"
+
+
+def _phase_problems(profile: Profile) -> list[str]:
+    try:
+        groups = profile.groups()
+    except PhasesError as error:
+        return error.problems
+    if profile.phases and profile.steps > 1:
+        return [f"turbokube_steps is {profile.steps}, but it must be 1 where turbokube_phases says what is done"]
+    return [
+        f"{phase.name} of turbokube_phases has namespaces up to number {phase.indices.stop - 1}, but "
+        f"turbokube_namespaces is {profile.namespaces}, so that those from {profile.namespaces} on have no vnodes"
+        for group in groups
+        for phase in group
+        if isinstance(phase, Create) and phase.placement == "namespace" and phase.indices.stop > profile.namespaces
+    ]
 
 
 def _fault_problems(profile: Profile) -> list[str]:
@@ -382,13 +451,13 @@ def _address_problems(profile: Profile) -> list[str]:
             f"turbokube_namespaces is {profile.namespaces}, which makes {profile.vnodes} vnodes, but kubeadm's pod "
             f"subnets hold {2**KUBEADM_MASK_DIFFERENCE} nodes at most"
         )
-    elif (held := 2 ** (mask - subnet.prefixlen)) < profile.vnodes:
+    elif (held := pod_ranges(profile)[0]) < profile.vnodes:
         problems.append(
             f"turbokube_pod_subnet is {subnet}, which holds {held} nodes with turbokube_node_cidr_mask {mask}, but the "
             f"profile has {profile.vnodes} vnodes, so its prefix must be at most "
             f"/{mask - math.ceil(math.log2(profile.vnodes))}"
         )
-    usable = 2 ** (32 - mask) - 2
+    usable = pod_ranges(profile)[1]
     if usable < profile.pods_per_vnode:
         problems.append(
             f"turbokube_node_cidr_mask is {mask}, which gives a vnode {usable} addresses, but {profile.pods_per_vnode} "

@@ -85,6 +85,7 @@ async def _run(folder: Path, server: Server, gate: Gate | None = None, deploymen
         gate=gate or Gate(),
         witness=Witness(),  # type: ignore[arg-type]
         phases=lambda name: phase,
+        connect=lambda number: server,
         started=time.time(),
     )
     outcome = await carry_out(CreateWork(context), context)
