@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
+from turbokube.predict.caps import Cap, Cause, Level, caps, order, pod_cost
 from turbokube.predict.coefficients import Coefficients, Cost
 from turbokube.predict.machine import Machine
-from turbokube.profile.schema import Profile, as_options, lease_settings
+from turbokube.profile.schema import Profile, as_options, lease_settings, pod_ranges
 
 GIB = 2**30
 
@@ -46,11 +47,20 @@ class Prediction:
     pod_ms: float  # CPU per pod, mean over the steps of growth
     pods_per_second: float  # at most; 0 when no core is left
     bound_by: str
+    caps: tuple[Cap, ...]  # all that bind at some rate, the lowest first
     seconds: float  # to create all pods; infinite when no core is left
     memory: float
     store: float  # the store's file; 0 when it is not on this machine
     disk: float
     open_files: int
+
+
+@dataclass(frozen=True)
+class Room:
+    """Something that a run fills: the share that it takes, and the same in words."""
+
+    share: float
+    words: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,8 +72,17 @@ class Verdict:
     warnings: list[str]
 
 
-def predict(profile: Profile, machine: Machine, layout: Mapping[str, int], coefficients: Coefficients) -> Prediction:
-    """`layout`: how many of each kind of component this machine runs, extra schedulers left out."""
+def predict(
+    profile: Profile,
+    machine: Machine,
+    layout: Mapping[str, int],
+    coefficients: Coefficients,
+    levels: Iterable[Level] = (),
+) -> Prediction:
+    """`layout`: how many of each kind of component this machine runs, extra schedulers left out.
+
+    `levels`: the target's priority levels where they are not Kubernetes' own.
+    """
     here = {kind: count for kind, count in layout.items() if count > 0}
     if "kube-scheduler" in here:
         here["kube-scheduler"] += profile.schedulers
@@ -75,10 +94,15 @@ def predict(profile: Profile, machine: Machine, layout: Mapping[str, int], coeff
         cost.idle_cores * count + cost.heartbeat_ms * work / 1e3 * heartbeats for cost, count, work in costs
     )
     nodes = profile.vnodes * (profile.steps + 1) / (2 * profile.steps)  # mean while the pods of each step are created
-    pod_ms = sum((cost.pod_ms + cost.pod_ms_per_1000_nodes * nodes / 1e3) * work for cost, _, work in costs)
-    limits = {"the processor": max(0.0, machine.cores - heartbeat_cores) * 1e3 / pod_ms if pod_ms else math.inf}
-    limits |= _limits(profile, here, coefficients)
-    bound_by = min(limits, key=lambda name: limits[name])
+    pod_ms = sum(pod_cost(cost, nodes) * work for cost, _, work in costs)
+    whole = Cap(
+        cause=Cause.MACHINE,
+        name="the processor",
+        pods_per_second=max(0.0, machine.cores - heartbeat_cores) * 1e3 / pod_ms if pod_ms else math.inf,
+        why=f"{machine.cores:g} cores, {heartbeat_cores:.2f} of them for heartbeats, {pod_ms:.0f} ms for each pod",
+    )
+    found = order([whole, *caps(profile, machine, here, coefficients, heartbeats, nodes, levels)])
+    rate = found[0].pods_per_second if found else math.inf
     members = sum(here.get(kind, 0) for kind in STORES)
     store = _store(profile, heartbeats, coefficients) if members else 0.0
     disk = coefficients.disk
@@ -86,9 +110,10 @@ def predict(profile: Profile, machine: Machine, layout: Mapping[str, int], coeff
         heartbeats_per_second=heartbeats,
         heartbeat_cores=heartbeat_cores,
         pod_ms=pod_ms,
-        pods_per_second=limits[bound_by],
-        bound_by=bound_by,
-        seconds=profile.pods / limits[bound_by] if limits[bound_by] else math.inf,
+        pods_per_second=rate,
+        bound_by=found[0].name if found else "nothing",
+        caps=found,
+        seconds=profile.pods / rate if rate else math.inf,
         memory=_memory(profile, here, coefficients),
         store=store,
         disk=members * (store + disk.member_bytes) + disk.bundle_bytes + disk.pod_bytes * profile.pods + disk.log_bytes,
@@ -111,35 +136,58 @@ def judge(profile: Profile, machine: Machine, layout: Mapping[str, int], coeffic
 
 
 def describe(profile: Profile, machine: Machine, prediction: Prediction) -> list[str]:
-    """The prediction, in lines for a person."""
+    """The prediction, in lines for a person: pods/s, what caps them, and what the run takes of what there is."""
     pods = (
         f"at most {prediction.pods_per_second:.0f}/s, bound by {prediction.bound_by} ({prediction.pod_ms:.0f} ms of "
         f"CPU per pod), so {profile.pods} take {_duration(prediction.seconds)}"
     )
-    lines = [
-        f"heartbeats: {prediction.heartbeats_per_second:.0f}/s take {prediction.heartbeat_cores:.2f} of "
-        f"{machine.cores:g} cores",
+    ways = ("binds first", "second", "third")
+    return [
         f"pods: {pods if prediction.pods_per_second else 'no core is left for them'}",
-        f"memory: {prediction.memory / GIB:.1f} GiB of {machine.memory / GIB:.1f} GiB available",
-        f"disk: {prediction.disk / GIB:.1f} GiB of {machine.home_free / GIB:.1f} GiB free",
+        *(
+            f"cap on pods: {cap.pods_per_second:,.0f}/s by {cap.name}: {cap.why}"
+            + (f"; {ways[place]}" if place < len(ways) else "")
+            for place, cap in enumerate(prediction.caps)
+        ),
+        *(room.words for room in rooms(profile, machine, prediction)),
     ]
-    if prediction.store:
-        quota = f" of a quota of {profile.etcd_quota_bytes / GIB:.1f} GiB" if profile.store == "etcd" else ""
-        lines.insert(3, f"store: {prediction.store / GIB:.2f} GiB{quota}")
-    return lines
 
 
-def _limits(profile: Profile, here: Mapping[str, int], coefficients: Coefficients) -> dict[str, float]:
-    """Pods per second that settings allow, however fast the machine is."""
-    limits = {}
-    for kind, others in (("kube-controller-manager", 0), ("kube-scheduler", max(0, profile.schedulers - 1))):
-        if kind in here:  # with extra schedulers the default one gets no pods
-            limits[f"turbokube_client_qps {profile.client_qps:g} in {kind}"] = (
-                profile.client_qps * (1 + others) / coefficients.requests_per_pod[kind]
-            )
-    if profile.rate:
-        limits[f"turbokube_rate {profile.rate:g}"] = profile.rate * profile.replicas
-    return limits
+def rooms(profile: Profile, machine: Machine, prediction: Prediction) -> list[Room]:
+    """What a run fills, the fullest first."""
+    nodes, addresses = pod_ranges(profile)
+    found = [
+        Room(
+            prediction.heartbeat_cores / machine.cores,
+            f"heartbeats: {prediction.heartbeats_per_second:.0f}/s take {prediction.heartbeat_cores:.2f} of "
+            f"{machine.cores:g} cores",
+        ),
+        _room("memory", prediction.memory, machine.memory, "available"),
+        _room("disk", prediction.disk, machine.home_free, "free"),
+        Room(
+            prediction.open_files / max(1, machine.open_files),
+            f"open files: {prediction.open_files} of {machine.open_files} in one process",
+        ),
+        Room(profile.pods_per_vnode / profile.vnode_pods, f"pods of a vnode: {profile.pods_per_vnode} of "
+             f"{profile.vnode_pods}"),
+    ]  # fmt: skip
+    if not profile.kubeconfig:
+        found += [
+            Room(profile.vnodes / nodes, f"pod ranges: {profile.vnodes} of {nodes} in {profile.pod_subnet}"),
+            Room(profile.pods_per_vnode / addresses, f"addresses of a pod range: {profile.pods_per_vnode} of "
+                 f"{addresses}"),
+        ]  # fmt: skip
+    if prediction.store and profile.store == "etcd":
+        words = f"store: {prediction.store / GIB:.2f} GiB of a quota of {profile.etcd_quota_bytes / GIB:.1f} GiB"
+        found.append(Room(prediction.store / profile.etcd_quota_bytes, words))
+    elif prediction.store:
+        found.append(Room(0.0, f"store: {prediction.store / GIB:.2f} GiB"))
+    return sorted(found, key=lambda room: -room.share)
+
+
+def _room(name: str, needed: float, there: float, how: str) -> Room:
+    words = f"{name}: {needed / GIB:.1f} GiB of {there / GIB:.1f} GiB {how}"
+    return Room(needed / there if there else math.inf, words)
 
 
 def _cost(kind: str, profile: Profile, coefficients: Coefficients) -> Cost:

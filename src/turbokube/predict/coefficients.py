@@ -40,6 +40,19 @@ class DiskCost(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     log_bytes: float
 
 
+class Work(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What keeps those busy who wait for answers, on a control plane that has room; 0: not known."""
+
+    write_ms: float = 0.0  # of a write, from sending to answer, without the store's sync
+    syncs_per_write: float = 0.0  # what of fdatasync's time a write waits for
+    replicaset_writes: float = 0.0  # one after another, by a worker for a ReplicaSet, beside its batches of creations
+    deployment_writes: float = 0.0  # the same for a Deployment
+    fleet_writes: float = 0.0  # of the fleet for a pod
+    namespace_s: float = 0.0  # from a Namespace's creation until its one Deployment's pods run
+    namespace_writes: float = 0.0  # of these, one after another
+    seat_ms: dict[str, float] = {}  # for which a pod's requests hold a seat, by sender
+
+
 class Coefficients(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """All of it, and how it was come by."""
 
@@ -49,6 +62,7 @@ class Coefficients(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     store: StoreCost
     disk: DiskCost
     requests_per_pod: dict[str, float]  # requests under a component's own client limit
+    work: Work = Work()
 
     def cost(self, kind: str) -> Cost:
         """What one component of this kind costs."""

