@@ -99,6 +99,12 @@ profile:
   returned: when the settings are valid
   type: dict
   sample: {turbokube_namespaces: 32}
+phases:
+  description: The items of C(turbokube_phases), with what C(turbokube_phases_override) replaces in them.
+  returned: when the settings are valid
+  type: list
+  elements: dict
+  sample: [{kind: create, name: base}]
 plan:
   description: What will be made, in lines.
   returned: always
@@ -151,6 +157,7 @@ def main() -> t.NoReturn:
     module = library_module(ARGUMENTS, supports_check_mode=True)
     with errors_as_failures(module):
         from turbokube.predict.preflight import preflight
+        from turbokube.profile.phases import override
 
         found = preflight(module.params["settings"], Path(module.params["home"]), module.params["components"])
         result: dict[str, t.Any] = {"plan": found.plan, "prediction": found.forecast}
@@ -162,6 +169,7 @@ def main() -> t.NoReturn:
                 state_dir=found.state_dir,
                 bundle=found.bundle,
                 profile=found.profile.settings(),
+                phases=override(found.profile.phases, found.profile.phases_override),
             )
             if found.profile.preflight == "warn" or module.check_mode:
                 found.warnings += found.refusals

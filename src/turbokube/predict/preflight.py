@@ -15,6 +15,7 @@ from turbokube.bundle.writer import BundleError
 from turbokube.daemon import process
 from turbokube.engines import limits
 from turbokube.predict import capacity, coefficients, machine
+from turbokube.profile.phases import files_of, words
 from turbokube.profile.schema import PREFIX, Profile, ProfileError, as_options, validate
 from turbokube.supervise.ports import listening, recorded_ports
 
@@ -105,6 +106,13 @@ def _look_around(found: Preflight, profile: Profile) -> None:
         found.problems.append(f"turbokube_binaries is {profile.binaries}, but it must be a folder that holds them")
     if profile.template and not os.access(Path(profile.template).expanduser(), os.R_OK):
         found.problems.append(f"turbokube_template is {profile.template}, but it must be a file that you may read")
+    found.problems += [
+        f"{phase.name} of turbokube_phases has {path}, but it must be a file that you may read"
+        for group in profile.groups()
+        for phase in group
+        for path in files_of(phase)
+        if not os.access(Path(path).expanduser(), os.R_OK)
+    ]
     if profile.kubeconfig:
         try:
             from_kubeconfig(profile.kubeconfig, profile.context or None)
@@ -183,12 +191,22 @@ def _plan(found: Preflight, profile: Profile, layout: Mapping[str, int]) -> list
         parts = [f"{count} {kind}" for kind, count in layout.items() if kind not in ("fleet", "agent") and count]
         extra = f" and {profile.schedulers} extra" if profile.schedulers else ""
         target = f"Kubernetes {profile.kubernetes_version}: {', '.join(parts)}{extra}"
-    steps = f", in {profile.steps} steps" if profile.steps > 1 else ""
     return [
         f"run: {found.run} {going_on}; its record is {found.bundle}",
         f"target: {target}",
         f"fleet: {profile.vnodes} vnodes, {profile.vnodes_per_namespace} for each of {profile.namespaces} namespaces; "
         f"engine {profile.engine}, fidelity {profile.fidelity}, a lease renewed every {profile.lease_interval_s:g} s",
+        *_load(profile),
+    ]
+
+
+def _load(profile: Profile) -> list[str]:
+    """The phases in their order; those side by side have the same number."""
+    if profile.phases:
+        groups = enumerate(profile.groups(), start=1)
+        return [f"phase {number}: {words(phase)}" for number, group in groups for phase in group]
+    steps = f", in {profile.steps} steps" if profile.steps > 1 else ""
+    return [
         f"load: {profile.deployments} deployments of {profile.replicas} replicas, {profile.pods} pods, "
-        f"{profile.concurrency} namespaces at once{steps}",
+        f"{profile.concurrency} namespaces at once{steps}"
     ]

@@ -332,6 +332,13 @@ def pods_of(phase: Create) -> int:
     )
 
 
+def files_of(phase: Phase) -> list[str]:
+    """Paths of what it reads: templates that are not built in, a trace."""
+    if isinstance(phase, Replay):
+        return [phase.trace]
+    return [one.template for one in phase.objects if one.template not in BUILT_IN] if isinstance(phase, Create) else []
+
+
 def most_pods(groups: Sequence[Sequence[Phase]]) -> tuple[int, int]:
     """The most pods that there are at any time, in all and in one namespace, as far as can be told before."""
     per: dict[str, dict[str, float]] = {}  # create phase → set → its pods in a namespace
@@ -359,6 +366,62 @@ def _scaled(phase: Scale, of: Create, pods: dict[str, float]) -> None:
         asked = phase.replicas.most if isinstance(phase.replicas, Between) else phase.replicas
         then = one.count * asked if asked is not None else pods[one.stem] * (phase.factor or 0.0)
         pods[one.stem] += phase.share * (then - pods[one.stem])
+
+
+def words(phase: Phase) -> str:
+    """What a phase does, in one line for a person."""
+    parts = [_does(phase)]
+    if isinstance(phase, Create | Scale | Roll | Patch | Churn | Delete | Read):
+        parts.append(_pace(phase.rate) if phase.rate else f"{phase.concurrency} at once")
+    return f"{phase.name}: {', '.join(parts)}"
+
+
+def _does(phase: Phase) -> str:
+    match phase:
+        case Create():
+            sets = " and ".join(f"{one.count} {one.stem}{_each(one)}" for one in phase.objects)
+            return f"create {sets} in each of {phase.namespaces} namespaces ({pods_of(phase)} pods)"
+        case Scale():
+            to = phase.replicas if phase.factor is None else f"{phase.factor:g} times the"
+            to = f"{to.least} to {to.most}" if isinstance(to, Between) else to
+            return f"scale {_which(phase)} to {to} replicas"
+        case Churn():
+            what = _which(phase) if phase.by == "object" else f"{phase.share:.0%} of the namespaces of {phase.of}"
+            return f"delete and re-create {what} for {phase.duration:g} s"
+        case Patch():
+            return f"patch {_which(phase)}" + (f" for {phase.duration:g} s" if phase.duration else "")
+        case Roll() | Delete():
+            return f"{phase.kind} {_which(phase)}"
+        case Read():
+            where = f"each of {phase.namespaces} namespaces" if phase.namespaced else "the cluster"
+            what = f"hold {phase.held} watches" if phase.held else phase.verb
+            return f"{what} of {phase.resource} in {where} for {phase.duration:g} s"
+        case Pause():
+            return f"pause for {phase.duration:g} s"
+        case Wait():
+            return f"wait for {phase.for_}{f' of {phase.of}' if phase.of else ''}"
+        case Scrape():
+            return f"scrape {', '.join(phase.components) or 'all components'}"
+        case Replay():
+            return f"replay {phase.trace} at {phase.speed:g} times its speed"
+
+
+def _each(one: ObjectSet) -> str:
+    return f" of {one.replicas} replicas" if one.pods and one.template != "pod" else ""
+
+
+def _which(phase: _Of) -> str:
+    return f"{phase.share:.0%} of {phase.template or 'the objects'} of {phase.of}"
+
+
+def _pace(rate: float | Shape) -> str:
+    if not isinstance(rate, Shape):
+        return f"{rate:g} a second"
+    if rate.poisson is not None:
+        return f"{rate.poisson:g} a second at random"
+    if rate.ramp is not None:
+        return f"{rate.ramp[0]:g} to {rate.ramp[1]:g} a second in {rate.ramp[2]:g} s"
+    return " then ".join(f"{step:g} a second for {seconds:g} s" for step, seconds in rate.steps)
 
 
 def check(phase: Phase, path: str = "") -> list[str]:
