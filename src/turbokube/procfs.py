@@ -1,4 +1,4 @@
-"""What the kernel tells of a process: proc(5). All raise OSError for one that is gone."""
+"""What the kernel tells of a process, and of the machine: proc(5). OSError for a process that is gone."""
 
 from __future__ import annotations
 
@@ -37,3 +37,11 @@ def memory(pid: int | None = None) -> Memory:
     with open(f"/proc/{pid or 'self'}/statm") as file:
         _, resident, shared = map(int, file.read().split()[:3])
     return Memory(resident * _PAGE, shared * _PAGE)
+
+
+def processors() -> tuple[float, float]:
+    """Seconds since boot, summed over all cores, that they were busy (those taken by the host too) and idle."""
+    with open("/proc/stat") as file:
+        fields = [int(field) for field in file.readline().split()[1:9]]  # guests' time is in the users' already
+    idle = fields[3] + fields[4]
+    return (sum(fields) - idle) / _TICKS, idle / _TICKS

@@ -38,3 +38,13 @@ def test_cpu_is_in_seconds_and_memory_in_bytes():
     assert 0 < found.shared < found.resident
     assert 5e6 < found.resident < 2e9
     assert procfs.memory(os.getpid()).resident == pytest.approx(found.resident, rel=0.1)
+
+
+def test_a_busy_core_counts():
+    busy, idle = procfs.processors()
+    end = time.monotonic() + 0.1
+    while time.monotonic() < end:
+        pass
+    after = procfs.processors()
+    assert after[0] >= busy + 0.05
+    assert after[1] >= idle

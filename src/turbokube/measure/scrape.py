@@ -292,5 +292,9 @@ class Scraper:
             Sample(b"counter", b"process_cpu_seconds_total", str(usage.ru_utime + usage.ru_stime).encode()),
             Sample(b"gauge", b"process_resident_memory_bytes", str(procfs.memory().resident).encode()),
         ]
+        samples += [
+            Sample(b"counter", b'turbokube_machine_cpu_seconds_total{mode="%s"}' % mode, str(seconds).encode())
+            for mode, seconds in zip((b"busy", b"idle"), procfs.processors(), strict=True)
+        ]
         self._store.take(self._agent, now, samples, everything=everything)
         self._writer.insert("scrapes", [(self._agent.name, now, time.time() - now, 1, None, 0)])
