@@ -379,7 +379,7 @@ def words(phase: Phase) -> str:
 def _does(phase: Phase) -> str:
     match phase:
         case Create():
-            sets = " and ".join(f"{one.count} {one.stem}{_each(one)}" for one in phase.objects)
+            sets = ", ".join(f"{one.count} x {one.stem}{_each(one)}" for one in phase.objects)
             return f"create {sets} in each of {phase.namespaces} namespaces ({pods_of(phase)} pods)"
         case Scale():
             to = phase.replicas if phase.factor is None else f"{phase.factor:g} times the"

@@ -171,6 +171,14 @@ def test_the_line_says_how_far_it_is() -> None:
     ]
 
 
+def test_the_line_of_other_kinds_has_their_own_words() -> None:
+    progress = PhaseProgress(phase="churn", kind="churn", state="running", words="40 of 96 done", elapsed=12.0)
+    assert line(progress) == "churn: 40 of 96 done · 12 s"
+    progress.state, progress.elapsed = "deadline", 61.0
+    assert line(progress) == "churn: 40 of 96 done · deadline after 1 min 1 s"
+    assert line(PhaseProgress(phase="calm", kind="pause", state="running", elapsed=3.0)) == "calm: 3 s"
+
+
 def test_rates_are_over_their_windows() -> None:
     rate = Rate()
     assert rate.over() == 0.0

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from turbokube.profile.reference import CHOICE, base, variables_page
-from turbokube.profile.schema import PREFIX, ProfileError, as_options, lease_settings, validate, variables
+from turbokube.profile.schema import PREFIX, Profile, ProfileError, as_options, lease_settings, validate, variables
 
 ROOT = Path(__file__).parents[3]
 PROFILES = ROOT / "playbooks" / "profiles"
@@ -253,3 +254,39 @@ def test_what_is_no_duration_and_no_list_is_refused_with_what_is_allowed() -> No
     assert sentence.endswith("or empty")
     (sentence,) = problems(faults={"after": 1})
     assert sentence.endswith("but it must be a list of dictionaries of names and plain values")
+
+
+def test_phases_are_checked_whole_with_everything_else() -> None:
+    base = {"kind": "create", "name": "base"}
+    churn = {"kind": "churn", "of": "base", "duration": 10}
+    assert problems(phases=[base, {**churn, "rate": -1}], namespaces=0) == [
+        "turbokube_namespaces is 0, but it must be a whole number from 1 to 65536"
+    ]
+    assert problems(phases=[base, {**churn, "rate": -1}]) == ["turbokube_phases[1].rate is -1; it must be at least 0"]
+    assert problems(phases=[base, churn], phases_override='{"churn.rat": 5}') == [
+        "turbokube_phases[1] has rat, which kind churn does not know; did you mean rate?"
+    ]
+    assert problems(phases="base") == [
+        "turbokube_phases is base, but it must be a list of phases as docs/phases.md describes them"
+    ]
+    assert problems(phases=[base], steps=2) == [
+        "turbokube_steps is 2, but it must be 1 where turbokube_phases says what is done"
+    ]
+    assert problems(phases=[{**base, "namespaces": 4, "first_namespace": 6}], namespaces=8) == [
+        "base of turbokube_phases has namespaces up to number 9, but turbokube_namespaces is 8, so that those from 8 "
+        "on have no vnodes"
+    ]
+
+
+def test_the_most_pods_follow_from_the_phases() -> None:
+    def profile(*phases: dict[str, Any]) -> Profile:
+        return validate({"turbokube_namespaces": 4, "turbokube_phases": list(phases)})
+
+    base = {"kind": "create", "name": "base", "objects": [{"count": 2, "replicas": 8}, {"template": "secret"}]}
+    jobs = {"kind": "create", "name": "jobs", "namespaces": 1, "objects": [{"template": "job", "replicas": 4}]}
+    assert (profile(base).pods, profile(base).pods_per_vnode) == (64, 2)
+    assert (profile(base, jobs).pods, profile(base, jobs).pods_per_vnode) == (68, 3)
+    grow = {"kind": "scale", "of": "base", "factor": 3, "share": 0.5}
+    shrink = {"kind": "scale", "name": "back", "of": "base", "replicas": 1}
+    assert (profile(base, grow, shrink).pods, profile(base, grow, shrink).pods_per_vnode) == (128, 4)
+    assert profile().pods == 4 * 256

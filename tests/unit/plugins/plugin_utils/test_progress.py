@@ -40,6 +40,18 @@ def test_lines_are_shown_when_they_change_and_notes_once(monkeypatch: pytest.Mon
     assert result == {"changed": True, "got": 3}
 
 
+def test_of_several_lines_those_that_changed_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, shown = run(
+        [
+            {"changed": True, "finished": False, "progress_lines": ["a: 1", "b: 1"]},
+            {"changed": True, "finished": False, "progress_lines": ["a: 1", "b: 2"]},
+            {"changed": True, "finished": True, "progress_lines": ["a: 2", "b: 2"]},
+        ],
+        monkeypatch,
+    )
+    assert shown == [f"progress: [h] {text}" for text in ("a: 1", "b: 1", "b: 2", "a: 2")]
+
+
 def test_a_failure_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
     result, shown = run([{"failed": True, "finished": False, "msg": "no"}], monkeypatch)
     assert result == {"failed": True, "msg": "no", "changed": False}
