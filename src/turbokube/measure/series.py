@@ -21,6 +21,8 @@ from turbokube.bundle.reader import Reader
 K = TypeVar("K", bound=Hashable)
 Line = list[float | None]  # one value per cell of a grid; None: nobody looked
 Buckets = Mapping[float, float]  # cumulative count by upper edge, +Inf included
+Span = tuple[float, float]  # begin and end
+EVER: Span = (-math.inf, math.inf)
 
 # Two scrapes farther apart than so many intervals leave a gap, as do a failed scrape and an interruption between them.
 GAP_INTERVALS = 2.5
@@ -195,13 +197,21 @@ class Metrics:
                     line[cell] = (line[cell] or 0.0) + values[at - 1]
         return lines
 
-    def histogram(self, metric: str, key: Callable[[Series], K | None]) -> dict[K, dict[float, float]]:
-        """Over the whole run, cumulative counts by upper edge, summed over series of the same key."""
-        found: dict[K, dict[float, float]] = {}
-        for rise in self.rises(f"{metric}_bucket"):
+    def totals(self, metric: str, key: Callable[[Series], K | None], span: Span = EVER) -> dict[K, float]:
+        """What series of the same key rose by in a span; a rise that is in it in part counts in part."""
+        found: dict[K, float] = {}
+        for rise in self.rises(metric):
             if (name := key(rise.series)) is not None:
-                buckets, edge = found.setdefault(name, {}), float(rise.series.labels["le"])
-                buckets[edge] = buckets.get(edge, 0.0) + rise.amount
+                found[name] = found.get(name, 0.0) + _within(rise, span)
+        return found
+
+    def histogram(
+        self, metric: str, key: Callable[[Series], K | None], span: Span = EVER
+    ) -> dict[K, dict[float, float]]:
+        """Over a span, cumulative counts by upper edge, summed over series of the same key."""
+        found: dict[K, dict[float, float]] = {}
+        for (name, edge), count in self.totals(f"{metric}_bucket", _edge_key(key), span).items():
+            found.setdefault(name, {})[edge] = count
         return found
 
     def quantile_lines(
@@ -209,12 +219,8 @@ class Metrics:
     ) -> dict[tuple[K, float], Line]:
         """Quantiles over the grid, interpolated in the bucket; None where nothing was counted."""
 
-        def edge_key(series: Series) -> tuple[K, float] | None:
-            name = key(series)
-            return None if name is None else (name, float(series.labels["le"]))
-
         by_name: dict[K, dict[float, Line]] = {}
-        for (name, edge), line in self.rates(f"{metric}_bucket", edge_key, grid).items():
+        for (name, edge), line in self.rates(f"{metric}_bucket", _edge_key(key), grid).items():
             by_name.setdefault(name, {})[edge] = line
         lines: dict[tuple[K, float], Line] = {}
         for name, edges in by_name.items():
@@ -223,6 +229,24 @@ class Metrics:
                 for q in quantiles:
                     lines.setdefault((name, q), []).append(interpolated(buckets, q))
         return lines
+
+
+def _edge_key(key: Callable[[Series], K | None]) -> Callable[[Series], tuple[K, float] | None]:
+    """That of a bucket: its series' and its upper edge."""
+
+    def found(series: Series) -> tuple[K, float] | None:
+        name = key(series)
+        return None if name is None else (name, float(series.labels["le"]))
+
+    return found
+
+
+def _within(rise: Rise, span: Span) -> float:
+    begin, end = span
+    if begin <= rise.since and rise.time <= end:
+        return rise.amount
+    overlap = min(end, rise.time) - max(begin, rise.since)
+    return rise.amount * overlap / (rise.time - rise.since) if overlap > 0 else 0.0
 
 
 def _spread(cells: list[float], grid: Grid, since: float, time: float, amount: float) -> None:

@@ -9,14 +9,14 @@ from __future__ import annotations
 import bisect
 import itertools
 import math
-from array import array
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from turbokube.bundle.reader import Reader
 
+from .pods import percentile
 from .series import GAP_INTERVALS, Metrics, Series, quantile_interval
 
 # api_call_latency.md: "99th percentile over last 5 minutes".
@@ -29,12 +29,14 @@ API_METRICS = (
 )
 MUTATING = frozenset(("POST", "PUT", "PATCH", "APPLY", "DELETE"))
 READING = frozenset(("GET", "LIST"))
+WIDE_READS = frozenset(("read, namespace", "read, cluster"))
 # Streams and calls whose length the client decides.
 _STREAMS = frozenset(("attach", "exec", "log", "portforward", "proxy"))
 # Resources that are answers to a question, not kept anywhere ("virtual" in api_call_latency.md).
 _VIRTUAL = frozenset(
     ("componentstatuses", "selfsubjectreviews", "selfsubjectrulesreviews", "tokenreviews")
 ) | frozenset(f"{whose}subjectaccessreviews" for whose in ("", "local", "self"))
+CHURN_WINDOW_S = 5.0
 # Worst window of lease renewals, and how often those renew that are no nodes: client-go's leader election retries
 # every 2 s (component-base, LeaderElectionConfiguration's RetryPeriod), an API server's identity lease every 10 s.
 LEASE_WINDOW_S = 60.0
@@ -43,7 +45,6 @@ ELECTION_RENEWALS_S = 1 / 2.0
 IDENTITY_RENEWALS_S = 1 / 10.0
 # What of the interruptions is not the target: the agent writes its own, and components by their names.
 _OURS = frozenset(("agent", "fleet", "phase", "unattended"))
-QUANTILES = (0.5, 0.9, 0.99)
 
 # When a pod was created, scheduled and running: as the watch saw it; by the object's own times where it was listed.
 CREATED = "CASE WHEN listed OR seen IS NULL THEN created ELSE seen END"
@@ -104,18 +105,6 @@ class ApiLatency:
 
 
 @dataclass(frozen=True, slots=True)
-class Startup:
-    """Percentiles of one clock. `n` counts the `never` started ones, whose time is infinite; `unseen` are left out."""
-
-    clock: str
-    n: int
-    never: int
-    unseen: int
-    percentiles: dict[str, float | None]  # p50, p90, p99, max
-    values: array[float] = field(repr=False)  # the finite ones, sorted
-
-
-@dataclass(frozen=True, slots=True)
 class Throughput:
     """Pods that ran, from the first creation to the last one running. `peak`: best window of `window` s."""
 
@@ -125,7 +114,11 @@ class Throughput:
     window: float
     average: float | None
     peak: float | None
-    churn: float  # busiest window: pods created and requests sent by the generator, per second
+    churn: tuple[tuple[float, float], ...]  # (begin, per second) of windows of CHURN_WINDOW_S: slos.md's churn
+
+    def busiest(self, begin: float = -math.inf, end: float = math.inf) -> float:
+        """The highest churn in a span."""
+        return max((rate for at, rate in self.churn if at < end and at + CHURN_WINDOW_S > begin), default=0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,21 +134,6 @@ class LeaseRatio:
     def worst(self) -> tuple[float, float, float] | None:
         """The window that is farthest from 1."""
         return max(self.windows, key=lambda window: abs(window[2] - 1), default=None)
-
-
-@dataclass(frozen=True, slots=True)
-class Pods:
-    """What became of the pods that were asked for."""
-
-    planned: int
-    intended: int  # those whose creation was due: fewer when a phase ended early
-    seen: int
-    running: int  # ran at some time
-    gone: int  # ended or deleted, whoever asked for it
-    lost: int  # of their owners' pods: ran and ended, or ended before they ran and were not replaced
-    restarted: int
-    surplus: int  # ran beyond their owners' replicas
-    withdrawn: int  # deleted before they ran: a controller made one too many, or made it anew
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,8 +191,8 @@ def call_key(labels: Any) -> tuple[str, str] | None:
 
 
 def call_limit(kind: str, limits: dict[str, float]) -> float:
-    """The SLO's seconds for a series: `single` for mutating calls and scope resource, `list` for wider reads."""
-    return limits["list"] if kind in ("read, namespace", "read, cluster") else limits["single"]
+    """The SLO's seconds for a series: by scope for wider reads, `single` for all else."""
+    return limits[kind.removeprefix("read, ")] if kind in WIDE_READS else limits["single"]
 
 
 def api_latency(metrics: Metrics, limits: dict[str, float]) -> ApiLatency:
@@ -256,65 +234,6 @@ def _calls(begin: float, end: float, table: dict[float, float], edges: set[float
     return Calls(begin, end, n, within, quantile_interval(buckets, 0.99))
 
 
-def percentile(values: Sequence[float], never: int, q: float) -> float | None:
-    """Nearest-rank percentile of sorted `values` and `never` infinite ones; None when there is nothing at all."""
-    n = len(values) + never
-    rank = max(1, math.ceil(q * n - 1e-9))
-    return None if n == 0 else values[rank - 1] if rank <= len(values) else math.inf
-
-
-def _owners(reader: Reader) -> None:
-    """Make the temporary table owners: whose pods were asked for. Its key is what joins of 262,144 pods need."""
-    reader.connection.executescript(
-        "CREATE TEMP TABLE IF NOT EXISTS owners(namespace TEXT, name TEXT, intended REAL, replicas INTEGER,"
-        " PRIMARY KEY(namespace, name)) WITHOUT ROWID; DELETE FROM owners; INSERT INTO owners SELECT namespace, name,"
-        " MIN(intended), SUM(replicas) FROM objects WHERE replicas > 0 GROUP BY namespace, name;"
-    )
-
-
-def pods(reader: Reader) -> Pods:
-    """Counts of pods against the ledger. Leaves the table owners, which `startups` joins."""
-    _owners(reader)
-    planned, due = reader.query(
-        "SELECT COALESCE(SUM(replicas), 0), COALESCE(SUM(CASE WHEN intended IS NOT NULL THEN replicas END), 0)"
-        " FROM objects"
-    )[0]
-    row = reader.query(
-        "SELECT COALESCE(SUM(made), 0), COALESCE(SUM(ran), 0), COALESCE(SUM(gone), 0),"
-        " COALESCE(SUM(MAX(ran_gone, MIN(made, wanted) - (made - gone))), 0), COALESCE(SUM(restarted), 0),"
-        " COALESCE(SUM(MAX(ran - wanted, 0)), 0), COALESCE(SUM(gone - ran_gone), 0) FROM ("
-        "SELECT COUNT(*) AS made, COUNT(running_seen) AS ran, COUNT(deleted_seen) AS gone,"
-        " SUM(restarts > 0) AS restarted,"
-        " SUM(running_seen IS NOT NULL AND deleted_seen IS NOT NULL) AS ran_gone, COALESCE(o.replicas, 0) AS wanted"
-        " FROM pods p LEFT JOIN owners o ON o.namespace = p.namespace AND o.name = p.owner"
-        " GROUP BY p.namespace, p.owner)"
-    )[0]
-    return Pods(planned, due, *row)
-
-
-def startups(reader: Reader, counted: Pods) -> tuple[Startup, ...]:
-    """Pod startup by three clocks; a pod seen only through a list has no moment and is left out of two of them."""
-    never = max(0, counted.intended - counted.running)
-    live = "running_seen IS NOT NULL AND NOT COALESCE(listed, 0)"
-    unseen = reader.query("SELECT COUNT(*) FROM pods WHERE running_seen IS NOT NULL AND COALESCE(listed, 0)")[0][0]
-    clocks = (
-        ("intended → seen running", unseen, "SELECT running_seen - o.intended AS v FROM pods p JOIN owners o ON"
-         f" o.namespace = p.namespace AND o.name = p.owner WHERE {live}"),
-        ("created → started, by the objects", 0, "SELECT started - created AS v FROM pods"
-         " WHERE started IS NOT NULL AND running_seen IS NOT NULL"),
-        ("first seen → seen running", unseen, f"SELECT running_seen - seen AS v FROM pods WHERE {live}"),
-    )  # fmt: skip
-    found = []
-    for clock, left_out, sql in clocks:
-        rows = reader.connection.execute(f"SELECT v FROM ({sql}) WHERE v IS NOT NULL")
-        values = array("d", sorted(row[0] for row in rows))
-        shares = {f"p{q * 100:g}": percentile(values, never, q) for q in QUANTILES} | {
-            "max": percentile(values, never, 1)
-        }
-        found.append(Startup(clock, len(values) + never, never, left_out, shares, values))
-    return tuple(found)
-
-
 def rate_window(seconds: float) -> float:
     """Length of the windows of pods/s: 5 s for runs of minutes, 15 s for long ones."""
     return 5.0 if seconds <= 900 else 10.0 if seconds <= 1800 else 15.0
@@ -327,20 +246,37 @@ def per_window(reader: Reader, moment: str, start: float, window: float) -> dict
 
 
 def throughput(reader: Reader) -> Throughput:
-    """Pods/s from the first pod's creation to the last one's running, best window and busiest churn."""
+    """Pods/s from the first pod's creation to the last one's running, best window, and the churn."""
     begin, end, count = reader.query(
         f"SELECT MIN(created), MAX({RUNNING}), COUNT(running_seen) FROM pods WHERE created IS NOT NULL"
     )[0]
+    churned = churn(reader)
     if begin is None or end is None or not count:
-        return Throughput(0, None, None, rate_window(0), None, None, 0.0)
+        return Throughput(0, None, None, rate_window(0), None, None, churned)
     window = rate_window(end - begin)
     best = max(per_window(reader, RUNNING, begin, window).values(), default=0)
-    churn = per_window(reader, "created", begin, 5.0)
-    for second, sent in reader.query("SELECT second, SUM(sent) FROM requests GROUP BY second"):
-        slot = int((second - begin) // 5.0)
-        churn[slot] = churn.get(slot, 0) + sent
     length = max(end - begin, 1.0)  # creationTimestamp has whole seconds
-    return Throughput(count, begin, end, window, count / length, best / window, max(churn.values()) / 5.0)
+    return Throughput(count, begin, end, window, count / length, best / window, churned)
+
+
+def churn(reader: Reader) -> tuple[tuple[float, float], ...]:
+    """Pods created and deleted and requests of the generator, per second, in windows; slos.md names it.
+
+    It wants the count of a second; creationTimestamp has whole seconds, so that windows of one would tell nothing.
+    """
+    begin = reader.query(
+        "SELECT MIN(t) FROM (SELECT MIN(created) AS t FROM pods UNION ALL SELECT MIN(second) FROM requests)"
+    )[0][0]
+    if begin is None:
+        return ()
+    found: dict[int, int] = {}
+    moments = ("created", "CASE WHEN phase IS NULL THEN deleted_seen END")
+    sql = "SELECT CAST((second - ?) / ? AS INTEGER), SUM(sent) FROM requests GROUP BY 1"
+    sent = {row[0]: row[1] for row in reader.query(sql, begin, CHURN_WINDOW_S)}
+    for counts in (sent, *(per_window(reader, moment, begin, CHURN_WINDOW_S) for moment in moments)):
+        for slot, count in counts.items():
+            found[slot] = found.get(slot, 0) + count
+    return tuple((begin + slot * CHURN_WINDOW_S, n / CHURN_WINDOW_S) for slot, n in sorted(found.items()))
 
 
 def nodes(reader: Reader) -> Nodes | None:
@@ -519,3 +455,19 @@ def coverage(metrics: Metrics, phases: Sequence[dict[str, Any]]) -> dict[str, fl
         )
         found[name] = seen / (end - begin)
     return found
+
+
+def recorded(reader: Reader, phases: Sequence[dict[str, Any]], gaps: Sequence[Interruption]) -> float | None:
+    """The share of the load's seconds that the agent has a record of, its named absences aside; None without load."""
+    spans = [(phase["started"], phase["ended"]) for phase in phases if phase["started"] and phase["ended"]]
+    if not spans:
+        return None
+    begin, end = min(span[0] for span in spans), max(span[1] for span in spans)
+    away = sum(
+        max(0.0, min(gap.ended, end) - max(gap.started, begin)) for gap in gaps if gap.what in ("agent", "phase")
+    )
+    seconds = int(end - begin - away)
+    if seconds < 1:
+        return 1.0
+    rows = reader.query("SELECT COUNT(*) FROM lag WHERE who = 'loop' AND time > ? AND time <= ?", begin, end + 1.0)
+    return min(1.0, float(rows[0][0]) / seconds)

@@ -9,33 +9,33 @@ well, and measured lag says whether it does.
 from __future__ import annotations
 
 import importlib.resources
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
 
 from turbokube.bundle.reader import Reader
 
-from . import fidelity, sli
+from . import bounds, fidelity, offered, preconditions, sli, slo
+from .outcome import (
+    FAIL,
+    INCONCLUSIVE,
+    NOT_APPLICABLE,
+    PASS,
+    REPORT,
+    Limit,
+    clock,
+    during,
+    gate,
+    span,
+    unknown,
+    void,
+)
+from .pods import Pods, Starts, Startup, load
 from .series import Metrics
 
-PASS, FAIL, INCONCLUSIVE = "PASS", "FAIL", "INCONCLUSIVE"
-GATE, REPORT, NOT_APPLICABLE = "gate", "report", "not applicable"
 Limits = Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Limit:
-    """One limit and what became of it. `outcome`: pass, fail, inconclusive; "" when it is not a gate."""
-
-    name: str
-    title: str
-    role: str
-    outcome: str
-    value: str
-    limit: str
-    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +53,10 @@ class Facts:
 
     meta: dict[str, Any]
     phases: tuple[dict[str, Any], ...]
-    pods: sli.Pods
+    pods: Pods
     nodes: sli.Nodes | None
     api: sli.ApiLatency
-    startups: tuple[sli.Startup, ...]
+    startups: tuple[Startup, ...]
     throughput: sli.Throughput
     leases: tuple[sli.LeaseRatio, ...]
     oldest_renewal: float | None
@@ -65,6 +65,13 @@ class Facts:
     lags: dict[str, tuple[int, float, float]]  # who → samples, p99, max
     coverage: dict[str, float]  # API server → share of the load's time between its scrapes
     fidelity: fidelity.Fidelity  # as measured
+    starts: dict[tuple[str, bool], Starts] = field(default_factory=dict)
+    # phase → pods that ran, first created, last running
+    spans: dict[str, tuple[int, float, float]] = field(default_factory=dict)
+    offers: tuple[offered.Offer, ...] = ()
+    preconditions: tuple[preconditions.Precondition, ...] = ()
+    recorded: float | None = None  # share of the load's seconds that there is a record of
+    bounds: tuple[bounds.Bound, ...] = ()  # the profile's own limits
 
     @property
     def outages(self) -> tuple[sli.Interruption, ...]:
@@ -82,11 +89,17 @@ class Facts:
         return lease_interval(self.meta)
 
 
-def load_limits() -> dict[str, Any]:
-    """The dated table of limits."""
+def load_limits(slo: str = "current") -> dict[str, Any]:
+    """The table of limits with the dated SLOs of that name in it; raises KeyError for a name that it does not have."""
     text = importlib.resources.files(__package__).joinpath("limits.json").read_bytes()
     found: dict[str, Any] = msgspec.json.decode(text)
-    return found
+    name = found["current"] if slo == "current" else slo
+    return {"name": name, **found["slo"][name], **{key: found[key] for key in found if key not in ("current", "slo")}}
+
+
+def limits_of(meta: Mapping[str, Any]) -> dict[str, Any]:
+    """Those that a run's profile names."""
+    return load_limits((meta.get("profile") or {}).get("turbokube_slo") or "current")
 
 
 def lease_interval(meta: Mapping[str, Any]) -> float:
@@ -105,20 +118,21 @@ def lease_period(metrics: Metrics, meta: Mapping[str, Any]) -> sli.LeasePeriod:
 def gather(reader: Reader, metrics: Metrics, limits: Limits) -> Facts:
     """Read all indicators from a bundle."""
     meta = reader.meta()
-    counted = sli.pods(reader)
+    loaded = load(reader)
     phases = tuple(dict(row) for row in reader.query("SELECT * FROM phases ORDER BY started"))
     leases = sli.lease_ratios(reader, metrics, lease_period(metrics, meta))
-    return Facts(
+    gaps = sli.interruptions(reader)
+    facts = Facts(
         meta=meta,
         phases=phases,
-        pods=counted,
+        pods=loaded.pods,
         nodes=sli.nodes(reader),
         api=sli.api_latency(metrics, limits["api_call"]),
-        startups=sli.startups(reader, counted),
+        startups=loaded.startups,
         throughput=sli.throughput(reader),
         leases=leases,
         oldest_renewal=sli.oldest_renewal(metrics),
-        interruptions=sli.interruptions(reader),
+        interruptions=gaps,
         counts={
             (row["source"], row["resource"]): row["count"]
             for row in reader.query("SELECT source, resource, count FROM counts ORDER BY time")
@@ -126,12 +140,18 @@ def gather(reader: Reader, metrics: Metrics, limits: Limits) -> Facts:
         lags=sli.lags(reader, metrics),
         coverage=sli.coverage(metrics, phases),
         fidelity=fidelity.measure(reader, metrics, leases, lease_interval(meta)),
+        starts=loaded.starts,
+        spans=loaded.spans,
+        offers=offered.offers(reader, phases),
+        preconditions=tuple(preconditions.check(reader, metrics, meta, limits["preconditions"])),
+        recorded=sli.recorded(reader, phases, gaps),
     )
+    return replace(facts, bounds=tuple(bounds.bounds(facts, metrics)))
 
 
 def judge(facts: Facts, limits: Limits) -> Verdict:
     """The verdict on a run."""
-    if not facts.pods.planned:
+    if not facts.pods.planned and not facts.offers:
         reason = "no load was recorded in this bundle"
         return Verdict(INCONCLUSIVE, (reason,), ())
     found = [
@@ -141,9 +161,11 @@ def judge(facts: Facts, limits: Limits) -> Verdict:
         _fidelity(facts),
         *_counts(facts),
         *_leases(facts, limits["lease_ratio"], limits["lag"]),
-        *_api(facts, limits),
-        _startup(facts, limits["pod_startup"]),
+        *slo.api(facts, limits),
+        slo.startup(facts, limits),
+        *(_bound(each) for each in facts.bounds),
         *_lags(facts, limits["lag"]),
+        _record(facts, limits["record"]["least"]),
         *_interrupted(facts),
     ]
     word = PASS
@@ -165,12 +187,6 @@ def _reasons(found: Iterable[Limit], facts: Facts) -> Iterable[str]:
     yield from (f"{limit.title}: {limit.reason}" for limit in found if limit.role == NOT_APPLICABLE)
 
 
-def clock(time: float) -> str:
-    """Time of day in UTC."""
-    seconds = int(time) % 86400
-    return f"{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
-
-
 def _named(gap: sli.Interruption, facts: Facts) -> str:
     if gap.ours:
         seen = facts.startups[0].n - facts.startups[0].never if facts.startups else 0
@@ -181,70 +197,51 @@ def _named(gap: sli.Interruption, facts: Facts) -> str:
     return f"outage of {gap.what} {span(gap)}" + (f" ({gap.detail})" if gap.detail else "")
 
 
-def span(gap: sli.Interruption) -> str:
-    """From when to when, in UTC, and for how long."""
-    if gap.ended > 8e12:
-        return f"{clock(gap.started)} UTC until the end of the record"
-    return f"{clock(gap.started)}–{clock(gap.ended)} UTC ({gap.ended - gap.started:.0f} s)"
-
-
-def _gate(name: str, title: str, held: bool, value: str, limit: str, reason: str = "") -> Limit:
-    return Limit(
-        name, title, GATE, "pass" if held else "fail", value, limit, "" if held else reason or f"{value}, not {limit}"
-    )
-
-
-def _unknown(name: str, title: str, value: str, limit: str, reason: str) -> Limit:
-    return Limit(name, title, GATE, "inconclusive", value, limit, reason)
-
-
-def during(facts: Facts, held_outside: bool | Callable[[], bool], spans: Iterable[tuple[float, float]] = ()) -> str:
-    """ " during the outage of …" for what broke only where an outage overlaps; empty otherwise."""
-    held = held_outside() if callable(held_outside) else held_outside
-    hit = [gap for gap in facts.outages if not spans or any(gap.overlaps(*each) for each in spans)]
-    if not held or not hit:
-        return ""
-    return ", during the outage of " + ", ".join(f"{gap.what} {span(gap)}" for gap in hit)
-
-
 def _phases(facts: Facts) -> Iterable[Limit]:
     for phase in facts.phases:
         name, title = f"phase-{phase['name']}", f"Phase {phase['name']} ended"
         if phase["state"] == "done":
-            yield _gate(name, title, True, "done", "done")
+            yield gate(name, title, True, "done", "done")
         elif phase["state"] == "deadline":
-            yield _gate(
+            yield gate(
                 name, title, False, "deadline", "done", phase["note"] or "its deadline passed before all was done"
             )
         else:
             why = (
                 f"it is {phase['state']}: the run is not over"
                 if phase["state"] == "running"
-                else f"it was {phase['state']}"
+                else f"it was {phase['state']}" + (f": {phase['note']}" if phase["note"] else "")
             )
-            yield _unknown(name, title, phase["state"] or "", "done", why)
+            yield unknown(name, title, phase["state"] or "", "done", why)
 
 
 def _pods(facts: Facts) -> Iterable[Limit]:
     pods = facts.pods
-    missing = pods.planned - pods.running
-    why = f"{missing:,} of {pods.planned:,} pods never ran" if missing > 0 else f"{-missing:,} pods too many ran"
-    value = f"{pods.running:,} of {pods.planned:,}"
-    yield _gate("pods-running", "Every pod ran", missing == 0, value, f"{pods.planned:,}", why)
-    twice = pods.restarted + pods.surplus
-    yield _gate(
-        "pods-once", "Every pod ran exactly once", not twice, f"{pods.restarted:,} restarted, {pods.surplus:,} surplus",
-        "0 restarted, 0 surplus",
-    )  # fmt: skip
-    withdrawn = f", {pods.withdrawn:,} deleted before they ran" if pods.withdrawn else ""
-    yield _gate("pods-lost", "No pod was lost", not pods.lost, f"{pods.lost:,} lost{withdrawn}", "0 lost")
+    if not pods.planned and not pods.seen:
+        return
+    why = f"{pods.never:,} of {pods.planned:,} pods never ran"
+    value = (
+        f"{pods.running:,} of {pods.planned:,}" + _told(pods.completed, "completed") + _told(pods.removed, "removed")
+    )
+    yield gate("pods-running", "Every pod ran", not pods.never, value, f"{pods.planned:,}", why)
+    # with a run time containers end and are started again: as was asked for
+    asked = bool((facts.meta.get("profile") or {}).get("turbokube_run_time"))
+    value = f"{pods.restarted:,} restarted{', as was asked for' if asked else ''}, {pods.surplus:,} surplus"
+    once = not pods.surplus and (asked or not pods.restarted)
+    yield gate("pods-once", "Every pod ran exactly once", once, value, "0 restarted, 0 surplus")
+    value = f"{pods.lost:,} lost{_told(pods.withdrawn, 'deleted before they ran')}"
+    yield gate("pods-lost", "No pod was lost", not pods.lost, value, "0 lost")
+
+
+def _told(count: int, what: str) -> str:
+    return f", {count:,} {what}" if count else ""
 
 
 def _nodes(facts: Facts) -> Iterable[Limit]:
     title = "No vnode became NotReady"
     nodes = facts.nodes
     if nodes is None:
-        yield _unknown("nodes-ready", title, "nothing recorded", "0 times", "no vnode was ever observed")
+        yield unknown("nodes-ready", title, "nothing recorded", "0 times", "no vnode was ever observed")
         return
     value = f"{nodes.notready:,} times, {nodes.ready:,} of {nodes.total:,} Ready at the end"
     held = nodes.notready == 0 and nodes.ready == nodes.total
@@ -255,7 +252,7 @@ def _nodes(facts: Facts) -> Iterable[Limit]:
     why = (
         f"{nodes.notready:,} times one did, {nodes.total - nodes.ready:,} of {nodes.total:,} were not Ready at the end"
     )
-    yield _gate("nodes-ready", title, held, value, "0 times, all Ready", why + during(facts, inside, late))
+    yield gate("nodes-ready", title, held, value, "0 times, all Ready", why + during(facts.outages, inside, late))
 
 
 def _fidelity(facts: Facts) -> Limit:
@@ -265,8 +262,8 @@ def _fidelity(facts: Facts) -> Limit:
     if not found.level:
         return Limit(name, title, REPORT, "", value, asked, found.reason)
     if found.level == asked:
-        return _gate(name, title, True, value, asked)
-    return _unknown(
+        return gate(name, title, True, value, asked)
+    return unknown(
         name,
         title,
         value,
@@ -277,27 +274,29 @@ def _fidelity(facts: Facts) -> Limit:
 
 def _counts(facts: Facts) -> Iterable[Limit]:
     """The report's numbers against the store's own; the API's where the store cannot be asked."""
-    ours = {"pods": facts.pods.seen - facts.pods.gone}
+    pods = facts.pods.seen - facts.pods.gone
+    # one that completed is there until somebody deletes it, which only the observer's own count tells
+    ours = {"pods": facts.counts.get(("observer", "pods"), pods) if facts.pods.completed else pods}
     if facts.nodes:
         ours |= {"nodes": facts.nodes.total, "leases": facts.counts.get(("observer", "leases"), facts.nodes.total)}
     for resource, count in ours.items():
         name, title = f"counts-{resource}", f"The report's {resource} agree with the store's"
         source = next((name for name in ("store", "api") if (name, resource) in facts.counts), None)
         if source is None:
-            yield _unknown(
+            yield unknown(
                 name, title, f"{count:,} here", "the store's count", "neither the store nor the API was counted"
             )
             continue
         theirs = facts.counts[source, resource]
         where = "the store" if source == "store" else "the API"
-        yield _gate(name, title, count == theirs, f"{count:,} here, {theirs:,} in {where}", "equal")
+        yield gate(name, title, count == theirs, f"{count:,} here, {theirs:,} in {where}", "equal")
 
 
 def _leases(facts: Facts, band: Limits, lag: Limits) -> Iterable[Limit]:
     """Overall by each witness; the worst window by the fleet, whose scrape does not wait for a busy API server."""
     words = f"{band['least']:g}–{band['most']:g}"
     if not any(ratio.overall is not None for ratio in facts.leases):
-        yield _unknown(
+        yield unknown(
             "lease-ratio", "Leases are renewed on time", "", words, "no renewals were recorded while vnodes were joined"
         )
         return
@@ -321,7 +320,7 @@ def _lease_ratio(facts: Facts, ratio: sli.LeaseRatio, band: Limits, words: str, 
     if ratio.overall is None or ratio.seconds < band["least_seconds"]:
         steady = f"{ratio.seconds:.0f} s between scrapes with a steady number of vnodes"
         why = f"{steady}, {band['least_seconds']:g} s are needed"
-        yield _unknown(name, title, value, words, why)
+        yield unknown(name, title, value, words, why)
         return
 
     def inside(value: float) -> bool:
@@ -331,14 +330,14 @@ def _lease_ratio(facts: Facts, ratio: sli.LeaseRatio, band: Limits, words: str, 
         window for window in ratio.windows if not any(gap.overlaps(window[0], window[1]) for gap in facts.interruptions)
     ]
     outside = bool(calm) and all(inside(window[2]) for window in calm)
-    yield _lease_limit(facts, (name, title, value, words), inside(ratio.overall), during(facts, outside), late)
+    yield _lease_limit(facts, (name, title, value, words), inside(ratio.overall), during(facts.outages, outside), late)
     worst = ratio.worst
     if worst is None:
         return
     value = f"{worst[2]:.3f} at {clock(worst[0])} UTC"
     name, title = f"{name}-worst", f"Worst 60 s of lease renewals, counted by {who}"
     if ratio.source == "fleet":
-        words_during = during(facts, outside, [(worst[0], worst[1])])
+        words_during = during(facts.outages, outside, [(worst[0], worst[1])])
         yield _lease_limit(facts, (name, title, value, words), inside(worst[2]), words_during, late)
     else:
         yield Limit(
@@ -349,102 +348,38 @@ def _lease_ratio(facts: Facts, ratio: sli.LeaseRatio, band: Limits, words: str, 
 def _lease_limit(facts: Facts, words: tuple[str, str, str, str], held: bool, outage: str, late: float) -> Limit:
     name, title, value, limit = words
     if not held and late and not outage:
-        return _unknown(
+        return unknown(
             name,
             title,
             value,
             limit,
             f"{value}, but the fleet itself lagged by {late:.1f} s: the target may not be why",
         )
-    return _gate(name, title, held, value, limit, f"{value}, not {limit}{outage}")
+    return gate(name, title, held, value, limit, f"{value}, not {limit}{outage}")
 
 
-def _api(facts: Facts, limits: Limits) -> Iterable[Limit]:
-    """One gate per series with enough calls: each of its windows, or the whole run where only that has enough."""
-    rule, judged = limits["api_call"], 0
-    least = rule["least_calls"]
-    for series in facts.api.series:
-        name = f"api-{series.resource}-{series.kind}".replace(", ", "-").replace("/", "-").lower()
-        title = f"API calls {series.resource} {series.kind}"
-        bound = f"≤ {rule['slow_share']:.0%} over {series.limit:g} s"
-        units = [calls for calls in series.windows if calls.n >= least] or [series.whole]
-        if units[0].n < least or any(calls.share is None for calls in units):
-            why = (
-                "the limit is no edge of a bucket"
-                if units[0].n >= least
-                else f"{series.whole.n} calls are too few to judge by"
-            )
-            yield Limit(name, title, REPORT, "", calls_words(series.whole, series.limit), bound, why)
-            continue
-        judged += 1
-        yield _call_gate(facts, (name, title, bound), series, units, rule["slow_share"])
-    if not judged:
-        why = "no API server was scraped" if facts.api.metric is None else f"no series has {least} calls"
-        yield _unknown("api-calls", "API call latency", "", "p99 of 5 minutes", why)
-    for server, share in facts.coverage.items():
-        enough = limits["coverage"]["least"]
-        name, title = f"coverage-{server}", f"Scrapes of {server} cover the load"
-        if share < enough and not any(server in gap.what for gap in facts.outages):
-            yield _unknown(
-                name,
-                title,
-                f"{share:.0%}",
-                f"≥ {enough:.0%}",
-                f"only {share:.0%} of the load's time lies between scrapes",
-            )
-        else:
-            yield Limit(name, title, REPORT, "", f"{share:.0%}", f"≥ {enough:.0%}")
+def _bound(each: bounds.Bound) -> Limit:
+    """A limit that the profile set."""
+    name = "-".join(part for part in ("limit", each.scope, each.name) if part)
+    title = f"{f'Phase {each.scope}' if each.scope else 'The run'}: {each.name}"
+    words = f"{'≥' if each.known.bound == 'least' else '≤'} {each.limit:g}"
+    if not each.outcome:
+        return void(name, title, each.value, words, each.reason)
+    if each.outcome == "inconclusive":
+        return unknown(name, title, each.value, words, each.reason or f"{each.value}, not {words}")
+    return gate(name, title, each.outcome == "pass", each.value, words)
 
 
-def _call_gate(
-    facts: Facts, words: tuple[str, str, str], series: sli.CallSeries, units: list[sli.Calls], slow: float
-) -> Limit:
-    bad = [calls for calls in units if (calls.share or 0.0) < 1 - slow]
-    worst = min(units, key=lambda calls: calls.share or 0.0)
-    met = f"{len(units) - len(bad)} of {len(units)} windows met; worst: " if len(units) > 1 else ""
-    spans = [(calls.begin, calls.end) for calls in bad]
-    outside = all(any(gap.overlaps(*each) for gap in facts.outages) for each in spans)
-    value = met + calls_words(worst, series.limit)
-    name, title, bound = words
-    return _gate(name, title, not bad, value, bound, f"{value}{during(facts, outside, spans)}")
-
-
-def calls_words(calls: sli.Calls, limit: float) -> str:
-    """Calls in words: the share above the limit is exact, the p99 an interval."""
-    slow = "" if calls.within is None else f"{calls.n - calls.within:,} over {limit:g} s of "
-    return f"{slow}{calls.n:,} calls, p99 {interval_words(calls.p99)}"
-
-
-def interval_words(interval: tuple[float, float] | None) -> str:
-    """The edges of a bucket in words."""
-    if interval is None:
-        return "–"
-    low, high = interval
-    return f"over {low:g} s" if high == float("inf") else f"{low:g}–{high:g} s"
-
-
-def _startup(facts: Facts, rule: Limits) -> Limit:
-    """p99 from intended to seen running: a watch that lags makes it longer, never shorter, so a pass stands."""
-    start, churn = facts.startups[0], facts.throughput.churn
-    p99 = start.percentiles["p99"]
-    value = "nothing observed" if p99 is None else f"p99 {seconds_words(p99)} of {start.n:,} pods"
-    bound, title, name = f"p99 ≤ {rule['p99']:g} s", "Pod startup", "pod-startup"
-    if churn > rule["churn"]:
-        why = f"{value}; precondition churn ≤ {rule['churn']:g}/s not met (busiest 5 s: {churn:.0f}/s)"
-        return Limit(name, title, NOT_APPLICABLE, "", value, bound, why)
-    if p99 is None:
-        return _unknown(name, title, value, bound, "no pod was observed")
-    lag = facts.lags.get("observer", (0, 0.0, 0.0))[1]
-    if p99 > rule["p99"] >= p99 - lag:
-        return _unknown(name, title, value, bound, f"{value}, but the observer itself lagged by {lag:.2f} s")
-    return _gate(name, title, p99 <= rule["p99"], value, bound)
-
-
-def seconds_words(value: float | None) -> str:
-    """A duration in words."""
-    if value is None:
-        return "–"
-    return "never" if value == float("inf") else f"{value:.0f} s" if value >= 100 else f"{value:.3g} s"
+def _record(facts: Facts, least: float) -> Limit:
+    """What is not recorded cannot be judged; that it is not over says so, too."""
+    name, title, limit = "record", "The record is whole", f"≥ {least:.0%} of the load's seconds, and an end"
+    share = facts.recorded
+    value = "no load" if share is None else f"{share:.0%}"
+    if not facts.meta.get("finished"):
+        return unknown(name, title, value, limit, "the run was not finished: what came after is not in it")
+    if share is not None and share < least:
+        return unknown(name, title, value, limit, f"only {share:.0%} of the load's seconds are recorded")
+    return gate(name, title, True, value, limit)
 
 
 def _lags(facts: Facts, rule: Limits) -> Iterable[Limit]:
@@ -455,14 +390,14 @@ def _lags(facts: Facts, rule: Limits) -> Iterable[Limit]:
         if who not in facts.lags:
             if who == "send":
                 continue
-            yield _unknown(name, title, "not measured", bound, "it was not measured")
+            yield unknown(name, title, "not measured", bound, "it was not measured")
             continue
         n, p99, most = facts.lags[who]
         value = f"p99 {p99:.3g} s, max {most:.3g} s of {n:,}"
         yield (
-            _gate(name, title, True, value, bound)
+            gate(name, title, True, value, bound)
             if p99 <= rule[who]
-            else _unknown(name, title, value, bound, f"{value}, not {bound}")
+            else unknown(name, title, value, bound, f"{value}, not {bound}")
         )
     if "fleet" in facts.lags:
         n, p99, most = facts.lags["fleet"]

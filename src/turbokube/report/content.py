@@ -9,18 +9,10 @@ from typing import Any
 
 from turbokube.bundle.reader import Reader
 from turbokube.measure import sli
+from turbokube.measure.outcome import clock, interval_words, seconds_words, span
+from turbokube.measure.pods import Startup
 from turbokube.measure.series import Metrics, quantile_interval
-from turbokube.measure.verdict import (
-    Facts,
-    Verdict,
-    clock,
-    gather,
-    interval_words,
-    judge,
-    load_limits,
-    seconds_words,
-    span,
-)
+from turbokube.measure.verdict import Facts, Verdict, gather, judge, limits_of
 from turbokube.profile.schema import PREFIX, variables
 
 from .plots import CONTROL_PLANE, Plots, short
@@ -30,7 +22,7 @@ SCHEMA = 1
 
 def build(reader: Reader) -> dict[str, Any]:
     """Everything that a report tells about a bundle; JSON has no infinity, so `never` and null stand for it."""
-    limits = load_limits()
+    limits = limits_of(reader.meta())
     metrics = Metrics(reader)
     facts = gather(reader, metrics, limits)
     verdict = judge(facts, limits)
@@ -226,7 +218,7 @@ def _windows(facts: Facts) -> str:
     return f"{len(spans)} windows of 5 minutes; a run is no cluster-day, so each is told as met or not" if spans else ""
 
 
-def _startup(start: sli.Startup) -> dict[str, Any]:
+def _startup(start: Startup) -> dict[str, Any]:
     return {
         "clock": start.clock,
         "n": start.n,

@@ -9,6 +9,8 @@ from types import ModuleType
 
 import pytest
 
+from tests.unit.report.hand import Bundle
+
 
 def _load(name: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
@@ -31,3 +33,8 @@ def healthy(synthetic: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> 
     """The bundle of a quickstart in which nothing went wrong."""
     folder: Path = synthetic.make(tmp_path_factory.mktemp("runs") / "healthy")
     return folder
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Bundle:
+    return Bundle(tmp_path / "run")

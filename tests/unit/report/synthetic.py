@@ -152,13 +152,13 @@ class Maker:
                 self.running.append(running)
             if index % 256 == 0:
                 times = (intended - 0.5, intended - 0.5, intended - 0.4, 201, 0, 0, 0)
-                objects.append(("create", "Namespace", space, space, *times, 0, intended - 0.1))
+                objects.append(("create", "Namespace", space, space, *times, 0, intended - 0.1, None))
             if index % 8 == 0:
                 objects.append(("create", "Deployment", space, owner, intended, intended + 0.001, intended + 0.02, 201,
-                                0, 0, 0, 8, running + 1))  # fmt: skip
+                                0, 0, 0, 8, running + 1, 1))  # fmt: skip
             node = f"vnode-{index // 256 * 8 + index % 8:05d}"
             pods.append((f"uid-{index}", space, f"{owner}-{index}", owner, node, math.floor(created), seen,
-                         *started, None, 0, 0))  # fmt: skip
+                         *started, None, 0, 0, None))  # fmt: skip
         self.writer.insert("objects", objects)
         self.writer.insert("pods", pods)
 
@@ -387,7 +387,7 @@ class Maker:
             second = int(self.load + shape.begun(index))
             per_second[second] = per_second.get(second, 0) + 1
         for second, sent in per_second.items():
-            rows.append(("create", second, "deployments", "POST", sent, sent, 0, 0, 0, sent * 0.02, 0.09))
+            rows.append(("create", second, "deployments", "POST", sent, sent, 0, 0, 0, sent * 0.02, 0.09, sent))
         self.writer.insert("requests", rows)
         for second in range(int(self.end - START) + 1):
             lag += [

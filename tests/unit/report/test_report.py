@@ -77,7 +77,7 @@ def _own_scripts() -> list[str]:
 def test_the_page_tells_verdict_and_numbers_without_script(written: render.Written) -> None:
     words = " ".join(" ".join(Page(_page(written)).words).split())
     for told in (
-        *("PASS", "8,192 of 8,192", "256 of 256", "all 26 gates held", "AMD EPYC", "etcd 3.7.3", "precondition churn"),
+        *("PASS", "8,192 of 8,192", "256 of 256", "all 28 gates held", "AMD EPYC", "etcd 3.7.3"),
         *(
             "intended → seen running",
             "measured; lease was asked for",
@@ -133,7 +133,7 @@ def test_what_comes_from_the_cluster_is_escaped(synthetic: ModuleType, tmp_path:
 
 
 def test_junit_has_a_case_per_limit(synthetic: ModuleType, tmp_path: Path) -> None:
-    written = render.write(synthetic.make(tmp_path / "run", synthetic.Shape(lease_share=0.5, never=1)))
+    written = render.write(synthetic.make(tmp_path / "run", synthetic.Shape(lease_share=0.5, never=200)))
     suite = ElementTree.parse(written.paths["junit.xml"]).getroot()
     limits = json.loads(written.paths["report.json"].read_text())["limits"]
     assert [case.get("name") for case in suite.iter("testcase")] == [limit["name"] for limit in limits]
@@ -143,7 +143,7 @@ def test_junit_has_a_case_per_limit(synthetic: ModuleType, tmp_path: Path) -> No
     skipped = {
         case.get("name"): mark.get("message", "") for case in suite.iter("testcase") for mark in case.iter("skipped")
     }
-    assert "not applicable: Pod startup" in skipped["pod-startup"]
+    assert "not applicable: Startup of stateless pods" in skipped["pod-startup"]
     assert suite.get("skipped") == str(len(skipped))
 
 

@@ -3,67 +3,16 @@
 from __future__ import annotations
 
 import itertools
-import json
 import math
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from turbokube.bundle.reader import Reader
-from turbokube.bundle.writer import Writer
+from tests.unit.report.hand import Bundle
 from turbokube.measure import sli
 from turbokube.measure.series import Grid, Metrics, grid, interpolated, quantile_interval
 
-SLI = "apiserver_request_sli_duration_seconds_bucket"
-LIMITS = {"single": 1.0, "list": 30.0}
-
-
-class Bundle:
-    """A bundle written by hand, row by row."""
-
-    def __init__(self, folder: Path) -> None:
-        self.writer = Writer(folder)
-        self.folder, self.ids = folder, 0
-
-    def series(self, component: str, metric: str, values: dict[float, float], **labels: str) -> Bundle:
-        self.ids += 1
-        kind = component.rstrip("0123456789").rstrip("-")
-        self.writer.insert("series", [(self.ids, component, kind, metric, json.dumps(labels, sort_keys=True), "")])
-        self.writer.insert("samples", [(self.ids, time, value) for time, value in values.items()])
-        return self
-
-    def calls(self, component: str, time: float, counts: dict[str, float], **labels: str) -> Bundle:
-        for le, count in counts.items():
-            self.series(component, SLI, {0.0: 0.0, time: count}, le=le, **labels)
-        return self
-
-    def scraped(self, component: str, *times: float, ok: int = 1) -> Bundle:
-        self.writer.insert("scrapes", [(component, time, 0.1, ok, None, 1) for time in times])
-        return self
-
-    def rows(self, table: str, *rows: tuple[Any, ...]) -> Bundle:
-        self.writer.insert(table, rows)
-        return self
-
-    def deployment(self, name: str, replicas: int, intended: float | None) -> Bundle:
-        row = ("create", "Deployment", "ns", name, intended, intended, intended, 201, 0, 0, 0, replicas, None)
-        return self.rows("objects", row)
-
-    def pod(self, uid: str, owner: str, *, created: float, seen: float, started: float | None, ran: float | None,
-            listed: int = 0, gone: float | None = None) -> Bundle:  # fmt: skip
-        return self.rows(
-            "pods", (uid, "ns", uid, owner, "n0", created, seen, None, None, started, ran, gone, listed, 0)
-        )
-
-    def read(self) -> Reader:
-        self.writer.close(finish=True)
-        return Reader(self.folder)
-
-
-@pytest.fixture
-def bundle(tmp_path: Path) -> Bundle:
-    return Bundle(tmp_path / "run")
+LIMITS = {"single": 1.0, "namespace": 30.0, "cluster": 30.0}
 
 
 def test_a_short_run_is_one_window_and_a_long_one_ends_with_its_last_five_minutes() -> None:
@@ -97,6 +46,7 @@ def test_which_calls_belong_to_which_series(labels: dict[str, str], key: tuple[s
 def test_reads_of_one_object_have_one_second_wider_ones_thirty() -> None:
     kinds = ("POST", "read, resource", "read, namespace", "read, cluster")
     assert [sli.call_limit(kind, LIMITS) for kind in kinds] == [1.0, 1.0, 30.0, 30.0]
+    assert sli.call_limit("read, namespace", LIMITS | {"namespace": 5.0}) == 5.0
 
 
 def test_api_latency_sums_the_servers_before_the_share_and_the_interval(bundle: Bundle) -> None:
@@ -185,69 +135,18 @@ def test_a_grid_has_a_bounded_number_of_cells() -> None:
     assert grid(0, 36_000, 15, most=240) == Grid(0, 150, 240)
 
 
-def test_percentiles_are_of_the_nearest_rank_and_count_what_never_came() -> None:
-    values = [float(n) for n in range(1, 100)]  # 99 values
-    assert sli.percentile(values, 0, 0.5) == 50.0
-    assert sli.percentile(values, 0, 0.99) == 99.0
-    assert sli.percentile(values, 1, 0.99) == 99.0  # rank 99 of 100
-    assert sli.percentile(values, 1, 1) == math.inf
-    assert sli.percentile(values, 2, 0.99) == math.inf  # rank 100 of 101
-    assert sli.percentile([], 0, 0.5) is None
-
-
-def test_startup_by_three_clocks(bundle: Bundle) -> None:
-    bundle.deployment("a", 3, 100.0).deployment("b", 2, None)
-    bundle.pod("p0", "a", created=100, seen=100.5, started=102, ran=102.25)
-    bundle.pod("p1", "a", created=101, seen=101.5, started=105, ran=200.0, listed=1)
-    bundle.pod("p2", "a", created=101, seen=101.5, started=None, ran=None)
-    with bundle.read() as reader:
-        pods = sli.pods(reader)
-        first, second, third = sli.startups(reader, pods)
-    assert (pods.planned, pods.intended, pods.seen, pods.running) == (5, 3, 3, 2)
-    assert (list(first.values), first.n, first.never, first.unseen) == ([2.25], 2, 1, 1)
-    assert (list(second.values), second.n, second.never, second.unseen) == ([2.0, 4.0], 3, 1, 0)
-    assert list(third.values) == [1.75]
-    assert first.percentiles == {"p50": 2.25, "p90": math.inf, "p99": math.inf, "max": math.inf}
-
-
-def test_lost_and_surplus_pods(bundle: Bundle) -> None:
-    bundle.deployment("a", 1, 100.0)
-    bundle.pod("p0", "a", created=100, seen=100, started=101, ran=101, gone=110.0)
-    bundle.pod("p1", "a", created=111, seen=111, started=112, ran=112)
-    with bundle.read() as reader:
-        pods = sli.pods(reader)
-    assert (pods.running, pods.lost, pods.surplus) == (2, 1, 1)
-
-
-def test_a_pod_too_many_that_never_ran_is_neither_lost_nor_surplus(bundle: Bundle) -> None:
-    bundle.deployment("a", 1, 100.0)
-    bundle.pod("p0", "a", created=100, seen=100, started=101, ran=101)
-    bundle.pod("p1", "a", created=100, seen=100, started=None, ran=None, gone=102.0)
-    with bundle.read() as reader:
-        pods = sli.pods(reader)
-    assert (pods.running, pods.gone, pods.lost, pods.surplus, pods.withdrawn) == (1, 1, 0, 0, 1)
-
-
-def test_a_pod_that_went_before_it_ran_and_was_not_replaced_is_lost(bundle: Bundle) -> None:
-    bundle.deployment("a", 2, 100.0)
-    bundle.pod("p0", "a", created=100, seen=100, started=101, ran=101)
-    bundle.pod("p1", "a", created=100, seen=100, started=None, ran=None, gone=102.0)
-    with bundle.read() as reader:
-        pods = sli.pods(reader)
-    assert (pods.running, pods.lost, pods.withdrawn) == (1, 1, 1)
-
-
 def test_throughput_from_the_first_created_to_the_last_running(bundle: Bundle) -> None:
     bundle.deployment("a", 4, 100.0)
     for number, ran in enumerate((101.0, 102.0, 103.0, 120.0)):
         bundle.pod(f"p{number}", "a", created=100, seen=100, started=ran, ran=ran)
-    bundle.rows("requests", ("create", 100, "deployments", "POST", 6, 6, 0, 0, 0, 0.1, 0.1))
+    bundle.rows("requests", ("create", 100, "deployments", "POST", 6, 6, 0, 0, 0, 0.1, 0.1, 6))
     with bundle.read() as reader:
         load = sli.throughput(reader)
     assert (load.pods, load.begin, load.end, load.window) == (4, 100.0, 120.0, 5.0)
     assert load.average == pytest.approx(4 / 20)
     assert load.peak == pytest.approx(3 / 5)
-    assert load.churn == pytest.approx((4 + 6) / 5)
+    assert load.busiest() == pytest.approx((4 + 6) / 5)
+    assert (load.busiest(95.0, 100.0), load.busiest(104.9, 300.0)) == (0.0, pytest.approx(10 / 5))
 
 
 def test_a_pod_that_was_only_listed_counts_when_it_started(bundle: Bundle) -> None:
