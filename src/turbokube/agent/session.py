@@ -31,6 +31,7 @@ from turbokube.measure.observer import Observer
 from turbokube.measure.scrape import Scraper
 from turbokube.measure.series import Metrics
 from turbokube.measure.verdict import lease_interval, lease_period
+from turbokube.predict import machine
 
 from . import facts
 from .progress import PhaseProgress, Rate
@@ -113,6 +114,7 @@ class Session:
             "profile": self.spec.profile,
             "target": facts.target_facts(self.spec.target, version, self.spec.profile),
             "hardware": facts.hardware(),
+            "sync_s": machine.sync_seconds(self.folder),
             "versions": facts.versions(version, self.spec.profile),
             "fidelity": self.spec.profile.get("turbokube_fidelity", "lease"),
             "engine": self.spec.profile.get("turbokube_engine", "builtin"),

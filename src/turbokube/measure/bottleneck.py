@@ -488,7 +488,7 @@ def prediction(metrics: Metrics, meta: Mapping[str, Any]) -> capacity.Prediction
         home_free=0,
         cache_free=0,
         open_files=0,
-        sync_s=float(hardware.get("sync_s") or 0.0),
+        sync_s=float(meta.get("sync_s") or 0.0),
     )
     layout = Counter(metrics.kinds.values())
     layout["kube-scheduler"] -= profile.schedulers  # which predict adds
