@@ -16,7 +16,10 @@ FILE = "run.json"
 # How the run is driven and what is made of it, not what is run: may differ when a run is resumed.
 _ASIDE = frozenset(
     f"turbokube_{name}"
-    for name in ("run", "profile", "home", "preflight", "collect_on", "fail_on_verdict", "binaries", "deadline_s")
+    for name in (
+        *("run", "profile", "home", "preflight", "collect_on", "binaries", "deadline_s"),
+        *("fail_on_verdict", "slo", "limits"),
+    )
 )
 
 

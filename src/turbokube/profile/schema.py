@@ -11,6 +11,7 @@ import math
 from dataclasses import dataclass, fields
 from typing import Any
 
+from turbokube.profile.limits import check_limits
 from turbokube.profile.phases import Create, Defaults, Phase, PhasesError, most_pods, parse
 from turbokube.profile.rules import Rule, convert, quantity, rule, variable
 
@@ -38,6 +39,8 @@ NAME = {
 VERSION = {"pattern": r"[0-9]+\.[0-9]+\.[0-9]+([-+.][0-9A-Za-z.+-]+)?", "like": "a release such as 1.36.3"}
 
 
+# The dated tables of SLOs (measure/limits.json)
+SLOS = ("current", "slo-2022-04", "slo-2018-05")
 # A fault's fields with their bounds, and what it may do (vnode/faults.py)
 FAULT = {"after": (0, 86400), "share": (0, 1), "action": (0, 0), "duration": (0, 86400)}
 ACTIONS = ("silence", "not_ready", "disappear")
@@ -82,6 +85,14 @@ class Profile:
         choices=("auto", "always", "never"),
     )
     fail_on_verdict: bool = variable(False, "Whether a verdict other than PASS fails the play.")
+    slo: str = variable(
+        "current",
+        "The SLOs that a run is judged by, dated: those of today, or of before the one for LIST was moved.",
+        choices=SLOS,
+    )
+    limits: dict[str, Any] = variable(
+        {}, "Limits of the whole run beside the SLOs: {name: number}, as docs/verdict.md lists them."
+    )
 
     # The size
     namespaces: int = variable(32, "Namespaces: the one knob of size.", least=1, most=65536)
@@ -304,6 +315,7 @@ def validate(settings: dict[str, Any]) -> Profile:
     problems += _phase_problems(profile) if not problems else []
     if not problems:  # a default in the place of a bad value would make the sentences below wrong
         problems = [
+            *check_limits(f"{PREFIX}limits", profile.limits),
             *_fault_problems(profile),
             *_port_problems(profile),
             *_lease_problems(profile),

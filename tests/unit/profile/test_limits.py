@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
+from turbokube.measure.verdict import load_limits
 from turbokube.profile.limits import check_limits
+from turbokube.profile.schema import SLOS, ProfileError, validate
 
 PATH = "turbokube_phases[2].limits"
 
@@ -28,3 +30,17 @@ PATH = "turbokube_phases[2].limits"
 )
 def test_a_limit_is_a_known_name_and_a_number_that_it_can_have(limits: Any, problems: list[str]) -> None:
     assert check_limits(PATH, limits) == problems
+
+
+def test_limits_of_the_run_are_checked_with_the_profile() -> None:
+    assert validate({"turbokube_limits": '{"seconds": 60}'}).limits == {"seconds": 60}
+    with pytest.raises(ProfileError, match=r"turbokube_limits.second is not a limit; did you mean seconds\?"):
+        validate({"turbokube_limits": {"second": 60}})
+
+
+def test_every_table_of_slos_can_be_named_and_today_s_is_the_newest() -> None:
+    tables = {name: load_limits(name) for name in SLOS}
+    assert tables["current"] == max(tables.values(), key=lambda table: table["dated"])
+    assert [tables[name]["api_call"]["namespace"] for name in SLOS] == [30.0, 30.0, 5.0]
+    with pytest.raises(ProfileError, match="turbokube_slo is slo-2000, but it must be one of current"):
+        validate({"turbokube_slo": "slo-2000"})
