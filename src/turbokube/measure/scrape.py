@@ -7,7 +7,7 @@ import importlib.resources
 import re
 import resource
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -37,12 +37,16 @@ class Sample(NamedTuple):
 
 
 class Metric(msgspec.Struct, frozen=True):
-    """One chosen metric family. `kinds`: of which components; empty: of all. `by`: summed over all other labels."""
+    """One chosen metric family. `kinds`: of which components; empty: of all. `by`: summed over all other labels.
+
+    `otherwise`: what older versions call it; the first that a component has is taken.
+    """
 
     name: str
     about: str
     kinds: list[str] = []
     by: list[str] = []
+    otherwise: list[str] = msgspec.field(default_factory=list, name="or")
 
 
 def chosen() -> list[Metric]:
@@ -60,8 +64,11 @@ def read(text: bytes, wanted: list[Metric]) -> list[Sample]:
     """The samples of the wanted families in a text exposition."""
     found: list[Sample] = []
     for metric in wanted:
-        samples = parse(text, metric.name.encode())
-        found.extend(_summed(samples, {*metric.by, "le"}) if metric.by else samples)
+        for name in (metric.name, *metric.otherwise):
+            samples = list(parse(text, name.encode()))
+            if samples:
+                found.extend(_summed(samples, {*metric.by, "le"}) if metric.by else samples)
+                break
     return found
 
 
@@ -84,7 +91,7 @@ def parse(text: bytes, family: bytes) -> Iterator[Sample]:
             yield Sample(kind, line[:close], value[0])
 
 
-def _summed(samples: Iterator[Sample], keep: set[str]) -> list[Sample]:
+def _summed(samples: Iterable[Sample], keep: set[str]) -> list[Sample]:
     sums: dict[tuple[bytes, bytes], float] = {}
     for kind, sample, value in samples:
         name, _, rest = sample.decode().partition("{")

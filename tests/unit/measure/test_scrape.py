@@ -9,7 +9,7 @@ import pytest
 from turbokube.api.target import Component
 from turbokube.bundle.reader import Reader
 from turbokube.bundle.writer import Writer
-from turbokube.measure import scrape
+from turbokube.measure import scrape, sli
 from turbokube.measure.scrape import Metric, Sample, Store, chosen, identity, parse, read
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -70,6 +70,23 @@ def test_families_are_summed_over_labels_that_are_not_kept() -> None:
     text = b'# TYPE t counter\nt{op="get",type="a"} 1\nt{op="get",type="b"} 2\nt{op="put",type="a"} 4\n'
     found = read(text, [Metric("t", "", by=["op"])])
     assert {(sample.name, float(sample.value)) for sample in found} == {(b't{op="get"}', 3.0), (b't{op="put"}', 4.0)}
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        (b"# TYPE new counter\nnew 1\n# TYPE old counter\nold 2\n", [b"new"]),
+        (b"# TYPE old counter\nold 2\n# TYPE older counter\nolder 3\n", [b"old"]),
+        (b"", []),
+    ],
+)
+def test_the_newest_name_that_a_component_has_is_taken(text: bytes, names: list[bytes]) -> None:
+    assert [sample.name for sample in read(text, [Metric("new", "", otherwise=["old", "older"])])] == names
+
+
+def test_the_clock_of_api_calls_is_taken_from_servers_of_any_version() -> None:
+    (metric,) = (metric for metric in chosen() if metric.name == sli.API_METRICS[0])
+    assert (metric.name, *metric.otherwise) == sli.API_METRICS
 
 
 COMPONENT = Component(name="api-0", kind="kube-apiserver", url="https://127.0.0.1:1")
