@@ -106,6 +106,10 @@ class Ledger:
         """The entries of a phase."""
         return (entry for entry in self._entries.values() if entry.phase == phase)
 
+    def within(self, namespace: str) -> list[Entry]:
+        """The entries of a namespace, its own too, of whatever phase."""
+        return list(self._spaces[namespace])
+
     def get(self, kind: str, namespace: str, name: str) -> Entry | None:
         """The entry of one object, None if it is not planned."""
         return self._entries.get((kind, namespace, name))

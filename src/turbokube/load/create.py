@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 
-import msgspec
-
 from turbokube.bundle.ledger import Entry
 from turbokube.profile.phases import Create
 
 from .pacing import LEAD_S, Schedule, closed_loop, pace
-from .phase import RUN_LABEL, LoadError
-from .ready import NamespacesReady, Ready
+from .phase import LoadError
+from .ready import NAMESPACES, NamespacesReady, Ready, namespace_body
 from .states import Watches
 from .templates import Manifest, Templates
 from .work import Context
@@ -132,11 +130,8 @@ class CreateWork:
         if not entry.accepted:
             await self._gate.passed()
             self._sender.meant(entry, "namespaces", "create", intended or time.time())
-            labels = {"app": "turbokube", RUN_LABEL: self.phase.run}
-            body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": entry.name, "labels": labels}}
-            if not await self._sender.create(
-                entry, "namespaces", "/api/v1/namespaces", msgspec.json.encode(body), self.phase.run
-            ):
+            body = namespace_body(entry.name, self.phase.run)
+            if not await self._sender.create(entry, "namespaces", NAMESPACES, body, self.phase.run):
                 return False
         if not entry.ready:
             entry.ready = await self._namespaces.wait(entry.name)

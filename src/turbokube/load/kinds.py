@@ -2,9 +2,25 @@
 
 from __future__ import annotations
 
+from .churn import ChurnWork
 from .create import CreateWork
+from .delete import DeleteWork
+from .patch import PatchWork
+from .pause import PauseWork
+from .roll import RollWork
+from .scale import ScaleWork
+from .scrape import ScrapeWork
+from .wait import WaitWork
 from .work import Work
 
 KINDS: dict[str, type[Work]] = {
     "create": CreateWork,
+    "scale": ScaleWork,
+    "roll": RollWork,
+    "patch": PatchWork,
+    "churn": ChurnWork,
+    "delete": DeleteWork,
+    "pause": PauseWork,
+    "wait": WaitWork,
+    "scrape": ScrapeWork,
 }

@@ -12,12 +12,14 @@ from turbokube.api.watch import ListWatch
 from turbokube.bundle.ledger import Entry
 
 from . import resources
+from .phase import RUN_LABEL
 from .states import Watches, scheduled
 from .templates import Manifest
 from .work import Witness
 
 # A namespace gets these from controllers; only then pods can be admitted at once
 _NEEDED = (("serviceaccounts", "default"), ("configmaps", "kube-root-ca.crt"))
+NAMESPACES = "/api/v1/namespaces"
 _LOOK_EVERY_S = 0.2
 
 
@@ -27,6 +29,12 @@ class _Metadata(msgspec.Struct):
 
 class _Object(msgspec.Struct):
     metadata: _Metadata
+
+
+def namespace_body(name: str, run: str) -> bytes:
+    """What creates a namespace of a run."""
+    labels = {"app": "turbokube", RUN_LABEL: run}
+    return msgspec.json.encode({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}})
 
 
 class NamespacesReady:
@@ -47,6 +55,11 @@ class NamespacesReady:
         """Wall-clock time at which the namespace was seen to have what it needs, awaited."""
         return await asyncio.shield(self._future(namespace))
 
+    def forget(self, namespace: str) -> None:
+        """It is gone: what is seen from now on is of the next of its name."""
+        self._have.pop(namespace, None)
+        self._ready.pop(namespace, None)
+
     async def _follow(self, resource: str, name: str) -> None:
         selector = {"fieldSelector": f"metadata.name={name}"}
         async for event in ListWatch(self._transport, f"/api/v1/{resource}", _Object, selector).events():
@@ -57,8 +70,6 @@ class NamespacesReady:
             future = self._future(namespace)
             if event.type == "DELETED":
                 have.discard(resource)
-                if future.done():
-                    del self._ready[namespace]
                 continue
             have.add(resource)
             if len(have) == len(_NEEDED) and not future.done():

@@ -29,8 +29,6 @@ _FORGIVEN_S = 10.0
 _BUCKET = math.log(1.05)  # latencies are counted in buckets that are 5 % apart
 _LEAST_S = 1e-4  # below it they are all one
 
-METHODS = {"create": "POST", "patch": "PATCH", "scale": "PATCH", "roll": "PATCH", "delete": "DELETE"}
-
 
 class _Metadata(msgspec.Struct, rename="camel"):
     creation_timestamp: datetime
@@ -177,8 +175,11 @@ class Sender:
         self._ledger.save(entry)
         return not entry.failed
 
-    async def act(self, action: Action, request: Request, run: str) -> bool:
-        """Whether the API server has done what an action asks for. Tries for ever where trying again can help."""
+    async def act(self, action: Action, request: Request, run: str) -> Response | None:
+        """The answer when the API server has done what an action asks for, None when it refused.
+
+        Tries for ever where trying again can help.
+        """
         answer, _ = await self._ask(action, request, lambda: self._ledger.keep(action))
         gone = action.verb == "delete" and answer.status in (404, 409)  # 409: a namespace that is on its way
         there = (
@@ -191,14 +192,19 @@ class Sender:
         elif not answer.ok:
             self._failed(action, request, answer.error(), f"{action.kind} {action.namespace}/{action.name}")
         self._ledger.keep(action)
-        return not action.failed
+        return None if action.failed else answer
 
     async def read(self, request: Request, intended: float) -> Response:
-        """The answer to a read; one that what is asked for is not there is an answer. Raises ApiError if refused."""
+        """The answer to a read. That what is asked for is not there (404), or not any more (410), is an answer.
+
+        Raises ApiError if it is refused.
+        """
         reading = Reading()
         self.meant(reading, request.resource, request.verb, intended)
         answer, _ = await self._ask(reading, request)
-        if answer.status == 404 and request.verb == "get":
+        if answer.status == 410:  # a list that went on for too long is begun again
+            self._requests.add(request.resource, request.verb, "retried")
+        elif answer.status == 404 and request.verb == "get":
             self._accepted(reading, request, time.time())
         elif not answer.ok:
             self._failed(reading, request, answer.error(), f"{request.verb} of {request.resource}")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import base64
 import bisect
+import functools
 import importlib.resources
 import itertools
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -120,13 +121,13 @@ class Templates:
         which = bisect.bisect_right(self._ends, number)
         return self._bound[which].manifest(namespace, number - (self._ends[which - 1] if which else 0))
 
-    def places(self, name: str = "") -> Iterator[tuple[int, int]]:
-        """Numbers of namespace and object, of the set of that name or of all."""
-        begins = [0, *self._ends]
+    def makers(self, name: str = "") -> Iterator[Callable[[], Manifest]]:
+        """What makes each object of the phase, or of the set of that name."""
+        sets = [one for one in (*self._unbound, *self._bound) if not name or one.asked.stem == name]
         for namespace in self._phase.indices:
-            for one, begin in zip(self._bound, begins, strict=False):
-                if not name or one.asked.stem == name:
-                    yield from ((namespace, begin + number) for number in range(one.asked.count))
+            for one in sets:
+                if one in self._bound or namespace == one.first:
+                    yield from (functools.partial(one.manifest, namespace, number) for number in range(one.asked.count))
 
     def cluster(self) -> list[Manifest]:
         """The objects that are in no namespace, each once, in the order of the phase."""

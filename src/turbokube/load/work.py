@@ -11,7 +11,7 @@ from typing import Protocol
 from turbokube.api.transport import Transport
 from turbokube.bundle.ledger import Ledger
 from turbokube.bundle.writer import Writer
-from turbokube.profile.phases import Create, Phase
+from turbokube.profile.phases import Create, Phase, Replay
 
 from .pacing import Gate
 from .phase import LoadError
@@ -138,6 +138,8 @@ def connections(phase: Phase) -> int:
     at_once = phase.concurrency
     if isinstance(phase, Create):
         at_once *= sum(one.count for one in phase.objects)
+    if phase.rate or isinstance(phase, Replay):
+        at_once = 256  # how many answers are awaited at once is the control plane's doing
     return min(256, max(8, at_once))
 
 

@@ -170,8 +170,8 @@ def test_sets_follow_each_other_in_a_namespace() -> None:
     assert templates.per_namespace == 6
     names = [templates.manifest(0, number).name for number in range(6)]
     assert names == ["configmap-00", "configmap-01", "service-00", "pod-00", "pod-01", "pod-02"]
-    assert list(templates.places("service")) == [(0, 2)]
-    assert list(templates.places()) == [(0, number) for number in range(6)]
+    assert [make().name for make in templates.makers("service")] == ["service-00"]
+    assert [make().name for make in templates.makers()] == names
 
 
 CRD = """
@@ -210,7 +210,10 @@ def test_custom_resources_go_where_their_definition_says() -> None:
     body = msgspec.json.decode(goose.body)
     assert body["spec"] == {"size": 7}
     assert body["metadata"]["labels"] == {"turbokube.io/run": "r"}
-    assert [made.path for made in geese("Cluster").cluster()] == [crd.path, *["/apis/example.com/v1/geese"] * 2]
+    assert [make().name for make in templates.makers("goose")] == ["goose-00", "goose-01"] * 2
+    unbound = geese("Cluster")
+    assert [made.path for made in unbound.cluster()] == [crd.path, *["/apis/example.com/v1/geese"] * 2]
+    assert [make() for make in unbound.makers()] == unbound.cluster()
 
 
 class Discovery:
