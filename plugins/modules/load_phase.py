@@ -316,7 +316,7 @@ def _present(module: AnsibleModule) -> dict[str, t.Any]:
     groups = _groups(wish, bundle)
     phases = [phase for group in groups for phase in group]
     target, spec = target_of(wish), _spec(wish)
-    drive.check(target, bundle, spec, wish["run"], phases)
+    drive.check(target, bundle, spec, wish["run"])
     if before := drive.ended(bundle, wish["run"], phases):
         return {"changed": False, **_outcome(before)}
     if module.check_mode:
@@ -344,14 +344,15 @@ def _present(module: AnsibleModule) -> dict[str, t.Any]:
 def _groups(wish: dict[str, t.Any], bundle: Path) -> list[tuple[t.Any, ...]]:
     """The phases that are asked for, checked; those of a group run side by side."""
     from turbokube.agent import drive
+    from turbokube.load.check import prepared
     from turbokube.profile.phases import Defaults, parse, single
 
     defaults = Defaults(**{name: wish[name] for name in _DEFAULTS if wish[name] is not None})
     if wish["phases"] is None:
         own = {name: wish[name] for name in ("name", "first_namespace", "rate")}
-        return [(drive.with_files(single({"kind": "create", **own}, defaults)),)]
+        return [(prepared(single({"kind": "create", **own}, defaults)),)]
     groups = parse(wish["phases"], defaults, path="phases", earlier=drive.begun(bundle))
-    return [tuple(drive.with_files(phase) for phase in group) for group in groups]
+    return [tuple(prepared(phase) for phase in group) for group in groups]
 
 
 def _outcome(found: list[dict[str, t.Any]]) -> dict[str, t.Any]:

@@ -99,6 +99,12 @@ profile:
   returned: when the settings are valid
   type: dict
   sample: {turbokube_namespaces: 32}
+load_groups:
+  description: API groups of what the phases create, to which the load needs rights.
+  returned: when the settings are valid
+  type: list
+  elements: str
+  sample: [apps]
 phases:
   description: The items of C(turbokube_phases), with what C(turbokube_phases_override) replaces in them.
   returned: when the settings are valid
@@ -169,6 +175,7 @@ def main() -> t.NoReturn:
                 state_dir=found.state_dir,
                 bundle=found.bundle,
                 profile=found.profile.settings(),
+                load_groups=found.load_groups,
                 phases=override(found.profile.phases, found.profile.phases_override),
             )
             if found.profile.preflight == "warn" or module.check_mode:

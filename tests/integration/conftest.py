@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.control_plane import NAMES, ControlPlane, binaries, control_plane
+from tests.integration.runs import loaded_fleet, run  # noqa: F401 (fixtures)
 
 
 @pytest.fixture(scope="session")

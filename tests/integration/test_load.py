@@ -4,107 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import signal
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.integration.control_plane import ControlPlane, binaries, playbook
+from tests.integration.control_plane import binaries, playbook
+from tests.integration.runs import RUN, VNODES, Run
 from turbokube.agent import drive
-from turbokube.agent.client import AgentClient
-from turbokube.api.target import load_target
-from turbokube.bundle.reader import Reader
 from turbokube.bundle.writer import BundleError
-from turbokube.daemon import process
 from turbokube.daemon.control import ControlError
-from turbokube.load.phase import LoadError
-from turbokube.load.remove import remove
-from turbokube.profile.phases import Create, ObjectSet
-from turbokube.vnode import fleet
-from turbokube.vnode.spec import Spec
-
-RUN = "loadtest"
-VNODES = 24  # of three namespaces
-SPEC = Spec(run=RUN, count=VNODES)
-
-
-class Run:
-    """One run on the plane, as load_phase drives it."""
-
-    def __init__(self, plane: ControlPlane, folder: Path, metrics_url: str) -> None:
-        self.plane = plane
-        self.target = load_target(plane.target)
-        self.state = plane.state
-        self.bundle = folder / RUN
-        self.spec: dict[str, Any] = {
-            "profile": {"turbokube_namespaces": 2},
-            "scrape_interval": 2.0,
-            "extra_components": [{"name": "fleet", "kind": "fleet", "url": metrics_url.removesuffix("/metrics")}],
-        }
-        self.client = self.driver("me")
-
-    def driver(self, name: str) -> AgentClient:
-        return AgentClient(self.state, self.bundle, name)
-
-    def phase(self, deployments: int = 2, replicas: int = 3, **changes: Any) -> Create:
-        sets = (ObjectSet(name="turbokube", count=deployments, replicas=replicas),)
-        return Create(**{"run": RUN, "name": "create", "namespaces": 2, "deadline": 120.0, "objects": sets, **changes})
-
-    def advance(self, phase: Create, wait: float = 0.5) -> Any:
-        log = self.state / "log" / "agent.log"
-        answer = drive.advance(self.client, log, self.target, self.spec, [phase], wait)
-        return {"begun": answer["begun"], "progress": answer["progress"][0], "line": answer["lines"][0]}
-
-    def to_the_end(self, phase: Create, until: Callable[[dict[str, Any]], bool] = lambda progress: False) -> Any:
-        """Follow the phase until it has ended or `until` holds."""
-        end, begun = time.monotonic() + 150, False
-        while True:
-            answer = self.advance(phase)
-            begun = answer["begun"] = begun or answer["begun"]
-            if answer["progress"]["state"] != "running" or until(answer["progress"]):
-                return answer
-            assert time.monotonic() < end, answer["line"]
-
-    def pods(self) -> dict[str, str]:
-        """uid → name of every pod of the run, as the API tells."""
-        found = json.loads(self.plane.kubectl("get", "pods", "-A", "-l", f"turbokube.io/run={RUN}", "-o", "json"))
-        return {item["metadata"]["uid"]: item["metadata"]["name"] for item in found["items"]}
-
-    def query(self, sql: str) -> list[Any]:
-        with Reader(self.bundle) as reader:
-            return [tuple(row) for row in reader.query(sql)]
-
-    def kill(self, name: str) -> None:
-        victim = process.find(self.state, name)
-        assert victim is not None, name
-        os.kill(victim.pid, signal.SIGKILL)
-
-
-@pytest.fixture(scope="module")
-def vnodes(plane: ControlPlane) -> Iterator[str]:
-    target = load_target(plane.target)
-    yield str(fleet.present(lambda: target, plane.state, SPEC, timeout=120).metrics_url)
-    fleet.absent(target, plane.state, SPEC, timeout=120)
-
-
-@pytest.fixture
-def run(plane: ControlPlane, vnodes: str, tmp_path: Path) -> Iterator[Run]:
-    import asyncio
-
-    run = Run(plane, tmp_path, vnodes)
-    yield run
-    process.stop([each for each in process.marked(run.state) if each.name == "agent"])
-    left = asyncio.run(remove(run.target, RUN, 120.0))
-    assert (left["namespaces"], left["pods"]) == (0, 0)
 
 
 def test_a_run_from_its_beginning_to_one_file(run: Run) -> None:
     phase = run.phase()
-    drive.check(run.target, run.bundle, run.spec, RUN, [phase])
+    drive.check(run.target, run.bundle, run.spec, RUN)
     sizes = {"namespaces": 2, "objects": 4, "accepted": 0, "pods": 12}
     assert drive.plan(run.bundle, phase) == {"name": "create", "kind": "create", **sizes}
     answer = run.to_the_end(phase)
@@ -205,13 +119,11 @@ def test_the_api_server_dies_and_comes_back(run: Run) -> None:
     assert any("restarted" in detail for _, _, detail in rows)
 
 
-def test_another_profile_or_a_broken_setting_starts_nothing(run: Run) -> None:
-    with pytest.raises(LoadError, match="namespaces is -1; it must be at least 1"):
-        drive.check(run.target, run.bundle, run.spec, RUN, [run.phase(namespaces=-1)])
+def test_another_profile_starts_nothing(run: Run) -> None:
     run.to_the_end(run.phase(namespaces=1, deployments=1, replicas=1))
     other = {**run.spec, "profile": {"turbokube_namespaces": 3}}
     with pytest.raises(BundleError, match="turbokube_namespaces 2 → 3"):
-        drive.check(run.target, run.bundle, other, RUN, [run.phase()])
+        drive.check(run.target, run.bundle, other, RUN)
     run.client.call("stop")
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from msgspec.structs import replace
 
 from turbokube.api.target import Target
 from turbokube.bundle import runs
@@ -15,19 +14,15 @@ from turbokube.bundle.reader import Reader
 from turbokube.bundle.writer import BundleError
 from turbokube.daemon import process
 from turbokube.daemon.control import ControlError
-from turbokube.load.phase import Phase, checked
-from turbokube.load.templates import Templates
-from turbokube.profile.phases import BUILT_IN, Create, Replay, objects_of, pods_of
+from turbokube.load.phase import Phase
+from turbokube.profile.phases import Create, objects_of, pods_of
 
 from .client import AgentClient
 from .session import RunSpec
 
 
-def check(target: Target, bundle: Path, spec: dict[str, Any], run: str, phases: Sequence[Phase]) -> None:
-    """Raise, with one sentence, what would keep the phases from beginning. Starts nothing."""
-    for phase in map(checked, phases):
-        if isinstance(phase, Create):
-            Templates(phase)
+def check(target: Target, bundle: Path, spec: dict[str, Any], run: str) -> None:
+    """Raise, with one sentence, what would keep the run from being gone on with. Starts nothing."""
     target.credential("load")
     found = runs.read(bundle)
     if found is not None and not found.get("finished"):
@@ -59,17 +54,6 @@ def begun(bundle: Path) -> list[Phase]:
         return []
     with Reader(bundle) as reader:
         return [_phase_of(row) for row in reader.query("SELECT spec FROM phases ORDER BY started")]
-
-
-def with_files(phase: Phase) -> Phase:
-    """The phase with the text of its templates, and with paths that hold wherever the agent is started."""
-    if isinstance(phase, Create):
-        sets = tuple(
-            one if one.template in BUILT_IN else replace(one, source=Path(one.template).expanduser().read_text())
-            for one in phase.objects
-        )
-        return replace(phase, objects=sets)
-    return replace(phase, trace=str(Path(phase.trace).expanduser().absolute())) if isinstance(phase, Replay) else phase
 
 
 def _phase_of(row: Any) -> Phase:

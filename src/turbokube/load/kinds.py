@@ -7,6 +7,7 @@ from .create import CreateWork
 from .delete import DeleteWork
 from .patch import PatchWork
 from .pause import PauseWork
+from .replay import ReplayWork
 from .roll import RollWork
 from .scale import ScaleWork
 from .scrape import ScrapeWork
@@ -23,4 +24,5 @@ KINDS: dict[str, type[Work]] = {
     "pause": PauseWork,
     "wait": WaitWork,
     "scrape": ScrapeWork,
+    "replay": ReplayWork,
 }

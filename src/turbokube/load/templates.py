@@ -116,6 +116,10 @@ class Templates:
         """How many objects each namespace has."""
         return self._ends[-1] if self._ends else 0
 
+    def kinds(self) -> set[tuple[str, str]]:
+        """apiVersion and kind of each set of objects."""
+        return {one.kind for one in self._sets}
+
     def manifest(self, namespace: int, number: int) -> Manifest:
         """The object of that number in the namespace of that number."""
         which = bisect.bisect_right(self._ends, number)

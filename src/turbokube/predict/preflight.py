@@ -14,8 +14,10 @@ from turbokube.bundle import runs
 from turbokube.bundle.writer import BundleError
 from turbokube.daemon import process
 from turbokube.engines import limits
+from turbokube.load.check import groups, prepared
+from turbokube.load.phase import LoadError
 from turbokube.predict import capacity, coefficients, machine
-from turbokube.profile.phases import files_of, words
+from turbokube.profile.phases import words
 from turbokube.profile.schema import PREFIX, Profile, ProfileError, as_options, validate
 from turbokube.supervise.ports import listening, recorded_ports
 
@@ -33,6 +35,7 @@ class Preflight:
     run_state: str = ""  # new, unfinished
     state_dir: str = ""
     bundle: str = ""
+    load_groups: list[str] = field(default_factory=list)  # API groups of what phases create
     plan: list[str] = field(default_factory=list)
     forecast: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
@@ -106,13 +109,11 @@ def _look_around(found: Preflight, profile: Profile) -> None:
         found.problems.append(f"turbokube_binaries is {profile.binaries}, but it must be a folder that holds them")
     if profile.template and not os.access(Path(profile.template).expanduser(), os.R_OK):
         found.problems.append(f"turbokube_template is {profile.template}, but it must be a file that you may read")
-    found.problems += [
-        f"{phase.name} of turbokube_phases has {path}, but it must be a file that you may read"
-        for group in profile.groups()
-        for phase in group
-        for path in files_of(phase)
-        if not os.access(Path(path).expanduser(), os.R_OK)
-    ]
+    for phase in (phase for group in profile.groups() for phase in group):
+        try:
+            found.load_groups = sorted({*found.load_groups, *groups(prepared(phase))})
+        except LoadError as error:
+            found.problems.append(f"turbokube_phases cannot be carried out, since in {error}")
     if profile.kubeconfig:
         try:
             from_kubeconfig(profile.kubeconfig, profile.context or None)

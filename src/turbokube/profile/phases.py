@@ -332,13 +332,6 @@ def pods_of(phase: Create) -> int:
     )
 
 
-def files_of(phase: Phase) -> list[str]:
-    """Paths of what it reads: templates that are not built in, a trace."""
-    if isinstance(phase, Replay):
-        return [phase.trace]
-    return [one.template for one in phase.objects if one.template not in BUILT_IN] if isinstance(phase, Create) else []
-
-
 def most_pods(groups: Sequence[Sequence[Phase]]) -> tuple[int, int]:
     """The most pods that there are at any time, in all and in one namespace, as far as can be told before."""
     per: dict[str, dict[str, float]] = {}  # create phase → set → its pods in a namespace
@@ -371,7 +364,9 @@ def _scaled(phase: Scale, of: Create, pods: dict[str, float]) -> None:
 def words(phase: Phase) -> str:
     """What a phase does, in one line for a person."""
     parts = [_does(phase)]
-    if isinstance(phase, Create | Scale | Roll | Patch | Churn | Delete | Read):
+    if isinstance(phase, Create | Scale | Roll | Patch | Churn | Delete) or (
+        isinstance(phase, Read) and not phase.held
+    ):
         parts.append(_pace(phase.rate) if phase.rate else f"{phase.concurrency} at once")
     return f"{phase.name}: {', '.join(parts)}"
 

@@ -53,6 +53,27 @@ def test_a_new_run(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []  # it only reads
 
 
+def test_phases_are_told_one_by_one_and_their_files_are_looked_at(tmp_path: Path) -> None:
+    base = {"kind": "create", "name": "base", "objects": [{"count": 2, "replicas": 3}, {"template": "service"}]}
+    side = [
+        {"kind": "churn", "of": "base", "share": 0.25, "rate": {"ramp": [1, 5, 60]}, "duration": 90},
+        {"kind": "read", "verb": "watch", "held": 50, "duration": 90},
+    ]
+    found = check(tmp_path, namespaces=4, phases=[base, {"together": side}, {"kind": "pause", "duration": 5}])
+    assert found.problems == []
+    assert found.plan[3:] == [
+        "phase 1: base: create 2 x deployment of 3 replicas, 1 x service in each of 4 namespaces (24 pods), 4 at once",
+        "phase 2: churn: delete and re-create 25% of the objects of base for 90 s, 1 to 5 a second in 60 s",
+        "phase 2: read: hold 50 watches of pods in the cluster for 90 s",
+        "phase 3: pause: pause for 5 s",
+    ]
+    own = {"kind": "create", "objects": [{"template": f"{tmp_path}/own.j2"}]}
+    assert check(tmp_path, phases=[own]).problems == [
+        f"turbokube_phases cannot be carried out, since in phase create: {tmp_path}/own.j2 cannot be read: "
+        "No such file or directory"
+    ]
+
+
 def test_bad_settings_end_it_there(tmp_path: Path) -> None:
     found = check(tmp_path, namespaces=-1, namespace=3)
     assert len(found.problems) == 2
