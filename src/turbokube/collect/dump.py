@@ -48,14 +48,13 @@ def collect(target: Target, run: str, state: Path, folder: Path, kubectl: str = 
 
 def _objects(target: Target, run: str, folder: Path, kubectl: str, done: Collected) -> None:
     actor = "admin" if "admin" in target.kubeconfigs else next(iter(target.kubeconfigs))
-    options = {"kubeconfig": target.kubeconfigs[actor]}
-    if target.contexts.get(actor):
-        options["context"] = target.contexts[actor]
-    with oc.client_path(kubectl), oc.options(options), oc.timeout(_TIMEOUT_S):
+    # not oc.options: it writes all of them in lower case
+    context = [f"--context={target.contexts[actor]}"] if target.contexts.get(actor) else []
+    with oc.client_path(kubectl), oc.api_server(kubeconfig_path=target.kubeconfigs[actor]), oc.timeout(_TIMEOUT_S):
         for name, path in _OBJECTS.items():
             asked = f"{path.format(own=_SELECTOR + run, run=run)}&limit={_MOST_OBJECTS}".replace("?&", "?")
             try:
-                answer = oc.invoke("get", ["--raw", asked], no_namespace=True)
+                answer = oc.invoke("get", [*context, "--raw", asked], no_namespace=True)
             except (oc.OpenShiftPythonException, OSError) as error:
                 done.errors[name] = _words(error)
                 continue
