@@ -90,7 +90,8 @@ def _headline(facts: Facts, verdict: Verdict) -> list[dict[str, str]]:
     if facts.nodes:
         nodes = facts.nodes
         tiles.append(("Nodes Ready", f"{nodes.ready:,} of {nodes.total:,}", f"NotReady {nodes.notready:,} times"))
-    tiles.append(("Fidelity", facts.fidelity.words, f"measured; {facts.asked_fidelity} was asked for"))
+    told = "measured; " if facts.fidelity.level else ""
+    tiles.append(("Fidelity", facts.fidelity.words, f"{told}{facts.asked_fidelity} was asked for"))
     if load.average is not None and load.begin is not None and load.end is not None:
         took = f"{load.end - load.begin:,.0f} s from first created to last running"
         tiles.append(("Pods per second", f"{load.average:.1f}", f"{took}; best {load.window:g} s: {load.peak:.0f}"))
@@ -152,7 +153,8 @@ def _fidelity(facts: Facts) -> str:
     """What was measured, and by what."""
     found = facts.fidelity
     each = ", ".join(f"{name} {value:.2f}" for name, value in found.per_node.items())
-    return f"measured {found.words}" + (f", per vnode: {each}" if each else f": {found.reason}")
+    words = f"measured {found.level}" if found.level else f"it cannot be told what was measured: {found.reason}"
+    return words + (f"; per vnode: {each}" if each else "")
 
 
 def _when(moment: float | None) -> str:
