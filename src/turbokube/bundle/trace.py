@@ -29,7 +29,7 @@ class Header(msgspec.Struct, kw_only=True):
     `method`: watched (times of the watch), reconstructed (of objects and Events, whole seconds), ledger (of a bundle).
     """
 
-    turbokube_trace: int = VERSION
+    turbokube_trace: int
     method: Literal["watched", "reconstructed", "ledger"]
     kubernetes: str = ""
     began: float
@@ -85,7 +85,7 @@ def make(operations: Iterable[Operation], *, keep_names: bool, **header: Any) ->
     if not keep_names:
         _number(ordered)
     spaces = {one.namespace for one in ordered}
-    return Trace(Header(namespaces=len(spaces), operations=len(ordered), **header), ordered)
+    return Trace(Header(turbokube_trace=VERSION, namespaces=len(spaces), operations=len(ordered), **header), ordered)
 
 
 def _number(operations: list[Operation]) -> None:
