@@ -62,9 +62,10 @@ def line(progress: PhaseProgress) -> str:
         f"{progress.scheduled:,} scheduled",
         f"{progress.created:,} created",
     ]
-    parts = pods if progress.kind == "create" else [progress.words] if progress.words else []
+    counted = progress.kind == "create" and not progress.words
+    parts = pods if counted else [progress.words] if progress.words else []
     if progress.state == "running":
-        if progress.kind == "create":
+        if counted:
             parts.append(f"{progress.rate:.0f} pods/s")
             parts += [f"about {duration(progress.eta)} left"] if progress.eta is not None else []
         else:

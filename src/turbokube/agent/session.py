@@ -164,8 +164,10 @@ class Session:
             )
         due = [phase for phase in phases if self._due(phase)]
         new = [phase for phase in due if phase.name not in self._under_way]
-        for context in [self._context(phase) for phase in new]:
-            self._begin(context)
+        contexts = [self._context(phase) for phase in new]
+        works = [KINDS[context.phase.kind](context) for context in contexts]  # all, before the first begins
+        for work, context in zip(works, contexts, strict=True):
+            self._begin(work, context)
         return bool(due)
 
     def _due(self, phase: Phase) -> bool:
@@ -207,9 +209,8 @@ class Session:
             away_before=self._away_since(started),
         )
 
-    def _begin(self, context: Context) -> None:
+    def _begin(self, work: Work, context: Context) -> None:
         phase = context.phase
-        work = KINDS[phase.kind](context)
         spec = msgspec.json.encode(phase).decode()
         self._keep(
             phase.name, kind=phase.kind, spec=spec, state="running", ended=None, note="", started=context.started
@@ -234,12 +235,15 @@ class Session:
         self._keep(name, state=outcome.state, note=outcome.note, ended=time.time())
         self._words[name] = work.words()
         del self._under_way[name]
+        if outcome.state == "stopped":
+            self.stop_phase(f"phase {name} beside it was stopped")
 
     def stop_phase(self, note: str) -> None:
         """End the phases under way, for this reason."""
         for one in self._under_way.values():
-            one.stop_note = note
-            one.task.cancel()
+            if not one.stop_note:
+                one.stop_note = note
+                one.task.cancel()
 
     def _away_since(self, started: float) -> float:
         """Seconds since then in which nobody worked at the phase: no agent, unattended, stopped."""

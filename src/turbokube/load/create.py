@@ -49,8 +49,11 @@ class CreateWork:
         await (self._open_loop() if self.phase.rate else self._closed_loop())
 
     def words(self) -> str:
-        """Its pods are what counts."""
-        return ""
+        """Of the deployments of a run without phases of its own the pods are what counts, of others the objects."""
+        if [one.stem for one in self.phase.objects] == ["turbokube"]:
+            return ""
+        objects = [entry for entry in self._ledger.of(self.phase.name) if entry.kind != "Namespace"]
+        return f"{sum(entry.ready is not None for entry in objects):,} of {len(objects):,} objects ready"
 
     def missing(self) -> str:
         """Objects by what they lack."""

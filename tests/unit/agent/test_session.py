@@ -44,11 +44,14 @@ class Work:
 
     def __init__(self, context: Context) -> None:
         self.may_end = asyncio.Event()
+        self.error: LoadError | None = None
         self.context = context
         self.made[context.phase.name] = self
 
     async def run(self) -> None:
         await self.may_end.wait()
+        if self.error:
+            raise self.error
 
     def missing(self) -> str:
         return "all of it"
@@ -103,6 +106,21 @@ def test_side_by_side_and_one_group_after_the_other(tmp_path: Path, works: dict[
         assert not session.submit(both)
         assert session.submit(later)
         assert list(works) == ["a", "b", "later"]
+
+    scenario(tmp_path, steps)
+
+
+def test_one_that_is_stopped_stops_those_beside_it(tmp_path: Path, works: dict[str, Work]) -> None:
+    (both,) = phases(BOTH)
+
+    async def steps(session: Session) -> None:
+        session.submit(both)
+        await asyncio.sleep(0.05)
+        works["a"].error = LoadError("it was refused")
+        works["a"].may_end.set()
+        await session.wait(5)
+        notes = [(session.progress(name).state, session.progress(name).note) for name in ("a", "b")]
+        assert notes == [("stopped", "it was refused"), ("stopped", "phase a beside it was stopped")]
 
     scenario(tmp_path, steps)
 
