@@ -7,6 +7,7 @@ from .create import CreateWork
 from .delete import DeleteWork
 from .patch import PatchWork
 from .pause import PauseWork
+from .read import ReadWork
 from .replay import ReplayWork
 from .roll import RollWork
 from .scale import ScaleWork
@@ -21,6 +22,7 @@ KINDS: dict[str, type[Work]] = {
     "patch": PatchWork,
     "churn": ChurnWork,
     "delete": DeleteWork,
+    "read": ReadWork,
     "pause": PauseWork,
     "wait": WaitWork,
     "scrape": ScrapeWork,

@@ -25,7 +25,7 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0  # back-off of retries, as client-go
 
 # An API server that has just started refuses everybody until it has read its RBAC objects, and one that has just got a
 # CustomResourceDefinition knows nothing of its kind: no refusal before so long
-_FORGIVEN_S = 10.0
+FORGIVEN_S = 10.0
 _BUCKET = math.log(1.05)  # latencies are counted in buckets that are 5 % apart
 _LEAST_S = 1e-4  # below it they are all one
 
@@ -246,7 +246,7 @@ class Sender:
                 await asyncio.sleep(answer.retry_after or 1.0)
             elif answer.status >= 500 or (answer.status == 409 and request.method == "PATCH"):
                 pause = await self._again(account, request, pause, answer.retry_after)
-            elif _too_early(answer.status, verb) and now - (refused_since or now) < _FORGIVEN_S:
+            elif _too_early(answer.status, verb) and now - (refused_since or now) < FORGIVEN_S:
                 refused_since = refused_since or now
                 pause = await self._again(account, request, pause)
             else:

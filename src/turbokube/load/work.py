@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from turbokube.api.http2 import Http2
 from turbokube.api.transport import Transport
 from turbokube.bundle.ledger import Ledger
 from turbokube.bundle.writer import Writer
@@ -72,7 +73,7 @@ class Context:
     gate: Gate
     witness: Witness
     phases: Callable[[str], Phase]
-    connect: Callable[[int], Transport]
+    connect: Callable[[int], Http2]
     started: float  # wall clock
     away_before: float = 0.0  # seconds since then in which no agent lived, or nobody attended
     requests: Requests = field(init=False)

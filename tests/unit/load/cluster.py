@@ -38,6 +38,7 @@ class Cluster:
         self.fault: Callable[[str, str], Response | None] = lambda method, path: None
         self.scraped: list[tuple[str, ...]] = []
         self.node_counts = (8, 8)
+        self.connections: list[Connection] = []
         self._log: list[tuple[str, str, dict[str, Any]]] = []  # type, path, object
         self._news = asyncio.Event()
 
@@ -51,7 +52,7 @@ class Cluster:
         if (answer := self.fault(method, path)) is not None:
             return answer
         if method == "GET":
-            return self._get(url.path)
+            return self._get(url.path, {name: value[0] for name, value in parse_qs(url.query).items()})
         if method == "POST":
             return self._post(url.path, content)
         where = url.path.removesuffix("/scale")
@@ -75,15 +76,22 @@ class Cluster:
 
     async def close(self) -> None: ...
 
-    def _get(self, path: str) -> Response:
-        if path in self.objects and path != "/api/v1/namespaces":
+    # a connection for watches
+
+    def connect(self, number: int) -> Connection:
+        self.connections.append(Connection(self))
+        return self.connections[-1]
+
+    def _get(self, path: str, query: dict[str, str]) -> Response:
+        if path in self.objects:
             return Response(200, msgspec.json.encode(self.objects[path]))
-        items = [made for where, made in self.objects.items() if _collection(where, path)]
-        if not items and path.rpartition("/")[2].endswith(tuple("0123456789")):
+        if path.rpartition("/")[2].endswith(tuple("0123456789")):
             return Response(404, b"{}")
-        return Response(
-            200, msgspec.json.encode({"metadata": {"resourceVersion": str(len(self._log))}, "items": items})
-        )
+        items = [made for where, made in self.objects.items() if _collection(where, path)]
+        begin, limit = int(query.get("continue", 0)), int(query.get("limit", 0)) or len(items)
+        more = {"continue": str(begin + limit)} if begin + limit < len(items) else {}
+        metadata = {"resourceVersion": str(len(self._log)), **more}
+        return Response(200, msgspec.json.encode({"metadata": metadata, "items": items[begin : begin + limit]}))
 
     def _post(self, path: str, made: dict[str, Any]) -> Response:
         where = f"{path}/{made['metadata']['name']}"
@@ -183,6 +191,48 @@ class Cluster:
         return [path for method, path, _ in self.requests if method in methods]
 
 
+class Connection:
+    """Watches as api.http2.Http2 has them. A test may refuse the next ones, or end those that are open."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+        self.paths: list[str] = []
+        self.streams: dict[asyncio.Task[None], Any] = {}
+        self.refusals: list[tuple[int, bytes]] = []
+        self.closed = False
+
+    def open(self, path: str, accept: str, listener: Any) -> asyncio.Task[None]:
+        self.paths.append(path)
+        task = asyncio.get_running_loop().create_task(self._feed(path, listener))
+        self.streams[task] = listener
+        return task
+
+    async def _feed(self, path: str, listener: Any) -> None:
+        if self.refusals:
+            status, body = self.refusals.pop(0)
+            listener.head(status, 0.0)
+            listener.data(body)
+            listener.ended("")
+            return
+        listener.head(200, 0.0)
+        async for line in self.cluster.stream(path):
+            listener.data(line[:20])
+            listener.data(line[20:] + b"\n")
+
+    def end(self, why: str = "") -> None:
+        """The server ends all watches of this connection, or they break."""
+        for task, listener in list(self.streams.items()):
+            self.cancel(task)
+            listener.ended(why)
+
+    def cancel(self, task: asyncio.Task[None]) -> None:
+        task.cancel()
+        self.streams.pop(task, None)
+
+    async def close(self) -> None:
+        self.closed = True
+
+
 def _collection(where: str, path: str) -> bool:
     """Whether an object is in a collection, of one namespace or of all."""
     collection = where.rpartition("/")[0]
@@ -215,9 +265,9 @@ class Run:
         self._started: dict[str, float] = {}
 
     async def phase(
-        self, phase: Phase, *, killed: Callable[[], bool] = lambda: False, gate: Gate | None = None
+        self, phase: Phase, *, killed: Callable[[], bool] = lambda: False, gate: Gate | None = None, away: float = 0.0
     ) -> Outcome:
-        """Work at a phase until it ends, or until the agent is `killed`."""
+        """Work at a phase until it ends, or until the agent is `killed`. Before, none was there for `away` seconds."""
         writer = Writer(self.folder)
         self._phases[phase.name] = phase
         context = Context(
@@ -228,8 +278,9 @@ class Run:
             gate=gate or Gate(),
             witness=self.cluster,  # type: ignore[arg-type]
             phases=self._phases.__getitem__,
-            connect=lambda number: None,  # type: ignore[arg-type,return-value]
+            connect=self.cluster.connect,  # type: ignore[arg-type]
             started=self._started.setdefault(phase.name, time.time()),
+            away_before=away,
         )
         self.work = KINDS[phase.kind](context)
         task = asyncio.create_task(carry_out(self.work, context))
@@ -247,6 +298,10 @@ class Run:
         with Reader(self.folder) as reader:
             rows = reader.query("SELECT * FROM actions WHERE phase = ? ORDER BY number", phase)
         return [Action(*row) for row in rows]
+
+    def query(self, sql: str) -> list[Any]:
+        with Reader(self.folder) as reader:
+            return [tuple(row) for row in reader.query(sql)]
 
     def sums(self, phase: str) -> dict[tuple[str, str], dict[str, int]]:
         """(resource, verb) → sums of table requests."""

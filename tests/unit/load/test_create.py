@@ -199,7 +199,7 @@ def test_a_server_that_has_not_read_its_rbac_yet_is_waited_for(tmp_path: Path) -
 
 
 def test_what_is_refused_or_not_ours_is_failed_and_named(tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr("turbokube.load.send._FORGIVEN_S", 0.3)
+    monkeypatch.setattr("turbokube.load.send.FORGIVEN_S", 0.3)
 
     async def scenario() -> Outcome:
         server = Server()
