@@ -136,7 +136,8 @@ class Acting:
         new: Iterable[int] = (number for number in (itertools.count() if duration else range(total)))
         new = (number for number in new if number not in known)
         if not rate:
-            new = itertools.takewhile(lambda _: context.elapsed() < duration, new) if duration else new
+            until = self._began() + duration
+            new = itertools.takewhile(lambda _: context.elapsed() < until, new) if duration else new
             await closed_loop(itertools.chain(begun, new), self._counted, self.phase.concurrency, context.gate)
             return
         speed = pace(rate, self.phase.seed)
@@ -174,6 +175,11 @@ class Acting:
         if made.awaits in ("pods", "daemonset") or (made.awaits and not replicas):
             return await self.context.witness.pods_settle(made.namespace, made.name, replicas)
         return time.time()
+
+    def _began(self) -> float:
+        """How long the phase had been at work when its first action was meant: not before all was prepared."""
+        first = min((action.intended for action in self._actions().values() if action.intended), default=None)
+        return self.context.elapsed() if first is None else max(0.0, first - self.context.started)
 
     def _actions(self) -> dict[int, Action]:
         return self.context.ledger.actions(self.phase.name)

@@ -54,13 +54,13 @@ class Holding:
         """How many are held."""
         return f"{self.held} of {self._asked} watches held"
 
-    async def run(self) -> None:
-        """Open them at the phase's rate or concurrency, and hold them until its time is over. Raises ApiError."""
+    async def run(self, until: float) -> None:
+        """Open them at the phase's rate or concurrency, and hold them until it was so long at work. Raises ApiError."""
         self._clients = [self._context.connect(number) for number in range(-(-self._asked // _PER_CONNECTION))]
         self._first = [asyncio.Event() for _ in range(self._asked)]
         work = asyncio.create_task(self._all())
         try:
-            while not work.done() and (left := self._phase.duration - self._context.elapsed()) > 0:
+            while not work.done() and (left := until - self._context.elapsed()) > 0:
                 await asyncio.wait((work,), timeout=min(left, 1.0))
                 self._write()
             if work.done():

@@ -64,6 +64,7 @@ class ReadWork:
         self._objects: list[str] = []  # paths, of verb get
         self._holding: Holding | None = None
         self._answers = 0
+        self._until = self.phase.duration  # in time that the phase is at work
 
     async def run(self) -> None:
         """Read until the time is over. Raises LoadError when the API server refuses."""
@@ -73,19 +74,21 @@ class ReadWork:
             raise LoadError(f"phase {phase.name} reads {phase.resource} by namespace, and they are in none")
         self._resource = resource
         try:
-            if phase.verb == "watch":
-                self._holding = Holding(context, resource.plural, self._spaces, self._list, self._path_to_watch)
-                await self._holding.run()
-                return
             if phase.verb == "get":
                 self._objects = await self._paths(resource)
-            await self._until_over()
+            if not context.away_before:  # what came before the first request does not count
+                self._until += context.elapsed()
+            if phase.verb == "watch":
+                self._holding = Holding(context, resource.plural, self._spaces, self._list, self._path_to_watch)
+                await self._holding.run(self._until)
+            else:
+                await self._until_over()
         except (ApiError, ExceptionGroup) as error:
             raise LoadError(f"reads of {phase.resource} were refused: {first_words(error)}") from None
 
     def words(self) -> str:
         """How much was answered, and for how long still."""
-        left = f"{max(0.0, self.phase.duration - self._context.elapsed()):.0f} s left"
+        left = f"{max(0.0, self._until - self._context.elapsed()):.0f} s left"
         return f"{self._holding.words()}, {left}" if self._holding else f"{self._answers} answers, {left}"
 
     def missing(self) -> str:
@@ -93,10 +96,10 @@ class ReadWork:
         return self.words()
 
     async def _until_over(self) -> None:
-        context, phase = self._context, self.phase
+        context, phase, until = self._context, self.phase, self._until
         numbers: Iterator[int] = itertools.count()
         if not phase.rate:
-            numbers = itertools.takewhile(lambda _: context.elapsed() < phase.duration, numbers)
+            numbers = itertools.takewhile(lambda _: context.elapsed() < until, numbers)
             await closed_loop(numbers, self._one, phase.concurrency, context.gate)
             return
         speed, begun = pace(phase.rate, phase.seed), context.elapsed() if context.away_before else 0.0
