@@ -42,6 +42,10 @@ class Header(msgspec.Struct, kw_only=True):
         if self.turbokube_trace != VERSION:
             raise ValueError(f"version {self.turbokube_trace} of the format is not known, only {VERSION}")
 
+    def told(self) -> dict[str, Any]:
+        """For who reads JSON."""
+        return msgspec.structs.asdict(self)
+
 
 class Operation(msgspec.Struct, kw_only=True, omit_defaults=True):
     """One line: `verb` was done at `t` seconds. What was there before has `before`, and t 0."""

@@ -53,7 +53,7 @@ def fitting(phase: Replay) -> Replay:
         raise LoadError(str(error)) from None
     if (lasts := header.seconds / phase.speed) > phase.deadline:
         raise LoadError(
-            f"trace {phase.trace} lasts {lasts:.0f} s at speed {phase.speed:g}, the deadline of phase {phase.name} is"
+            f"trace {phase.trace} lasts {lasts:.0f} s at speed {phase.speed:g}, and the deadline is"
             f" {phase.deadline:g} s"
         )
     spaces = phase.namespaces or max(1, header.namespaces)

@@ -229,7 +229,7 @@ def test_a_trace_that_contradicts_itself_is_refused(tmp_path: Path) -> None:
 def test_a_trace_that_cannot_be_used_is_refused_before_anything_starts(tmp_path: Path) -> None:
     with pytest.raises(LoadError, match=r"there is no trace .*/none; playbooks/record.yml makes one"):
         fitting(Replay(run="r", name="replay", namespaces=0, trace=str(tmp_path / "none")))
-    with pytest.raises(LoadError, match="lasts 7200 s at speed 1, the deadline of phase replay is 1800 s"):
+    with pytest.raises(LoadError, match="lasts 7200 s at speed 1, and the deadline is 1800 s"):
         phase(tmp_path, seconds=7200.0)
     assert phase(tmp_path, seconds=7200.0, speed=8.0).namespaces == 2
 
