@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import math
 import re
@@ -483,6 +484,8 @@ def _filled(raw: dict[str, Any], struct: type[Phase], defaults: Defaults, of: Cr
     if of is not None:
         settings["namespaces"], settings["first_namespace"] = of.namespaces, of.first_namespace
         names |= {"first_namespace"}
+    with contextlib.suppress(TypeError, ValueError):  # what is no number is told of later
+        settings["deadline"] += float(raw.get("duration", 0))
     filled = {name: settings[name] for name in names} | {"name": raw["kind"]} | raw
     if struct is Replay and "namespaces" not in raw:
         filled["namespaces"] = 0
@@ -592,6 +595,8 @@ def _problems(phase: Phase, path: str) -> Iterator[str]:
     for name in ("run", "name"):
         if not NAME.fullmatch(text := getattr(phase, name)) and (text or name == "name"):
             yield f"{dot}{name} is {text!r}; it must be 1 to 63 lower-case letters, digits and hyphens"
+    if (duration := getattr(phase, "duration", 0.0)) >= phase.deadline > 0:
+        yield f"{dot}deadline is {phase.deadline:g}; it must be more than the duration, which is {duration:g}"
     yield from _rate_problems(phase.rate, f"{dot}rate")
     yield from check_limits(f"{dot}limits", phase.limits)
     match phase:

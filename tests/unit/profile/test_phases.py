@@ -31,7 +31,14 @@ def test_what_a_phase_does_not_say_it_has_from_the_settings() -> None:
     assert [(s.stem, s.template, s.count, s.replicas) for s in base.objects] == [("turbokube", "deployment", 4, 2)]
     assert (phases.objects_of(base), phases.pods_of(base)) == (32, 64)
     assert isinstance(read, Read)
-    assert (read.verb, read.resource, read.concurrency, read.deadline) == ("list", "pods", 4, 1800)
+    assert (read.verb, read.resource, read.concurrency, read.deadline) == ("list", "pods", 4, 1805)
+
+
+def test_a_deadline_has_room_for_the_duration() -> None:
+    assert one({"kind": "pause", "duration": 3600}).deadline == 5400
+    assert problems({"kind": "pause", "duration": 60, "deadline": 60}) == [
+        "turbokube_phases[0].deadline is 60; it must be more than the duration, which is 60"
+    ]
 
 
 def test_text_is_converted_and_all_kinds_of_rates_are_known() -> None:
@@ -161,7 +168,7 @@ def test_single_values_are_overridden() -> None:
 
 def test_deadline_and_limits_may_be_moved() -> None:
     churn = {"kind": "churn", "of": "base", "duration": 9}
-    assert one(churn).same_work(one({**churn, "deadline": 5, "limits": {"seconds": 3}}))
+    assert one(churn).same_work(one({**churn, "deadline": 50, "limits": {"seconds": 3}}))
     assert not one(churn).same_work(one({**churn, "duration": 10}))
     assert not one(churn).same_work(one({"kind": "roll", "of": "base", "name": "churn"}))
 
