@@ -19,7 +19,7 @@ from .pods import QUANTILES, percentile
 
 COUNTS = ("intended", "sent", "accepted", "throttled", "retried", "failed")
 # Bundles of before it was kept: each request was sent once more for each 429 and each retry
-_INTENDED = "COALESCE(intended, sent - throttled - retried)"
+INTENDED = "COALESCE(intended, sent - throttled - retried)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ def offers(reader: Reader, phases: Sequence[Mapping[str, Any]]) -> tuple[Offer, 
     """One for each phase that sent anything, in their order."""
     found = []
     for phase in phases:
-        sums = ", ".join(f"SUM({_INTENDED if name == 'intended' else name}) AS {name}" for name in COUNTS)
+        sums = ", ".join(f"SUM({INTENDED if name == 'intended' else name}) AS {name}" for name in COUNTS)
         rows = reader.query(
             f"SELECT second, {sums} FROM requests WHERE phase = ? GROUP BY second ORDER BY second", phase["name"]
         )

@@ -11,10 +11,12 @@ from turbokube.bundle.reader import Reader
 from turbokube.measure import sli
 from turbokube.measure.outcome import clock, interval_words, seconds_words, span
 from turbokube.measure.pods import Startup
+from turbokube.measure.preconditions import Precondition
 from turbokube.measure.series import Metrics, quantile_interval
 from turbokube.measure.verdict import Facts, Verdict, gather, judge, limits_of
 from turbokube.profile.schema import PREFIX, variables
 
+from . import experts, loads
 from .plots import CONTROL_PLANE, Plots, short
 
 SCHEMA = 1
@@ -29,6 +31,7 @@ def build(reader: Reader) -> dict[str, Any]:
     begin, end = _span(reader, facts)
     plots = Plots(reader, metrics, facts, (begin, end)).all()
     processes = _processes(metrics, begin, end)
+    others = experts.Experts(reader, metrics, end - begin).build()
     found = {
         "schema": SCHEMA,
         "run": facts.meta.get("run", ""),
@@ -38,6 +41,10 @@ def build(reader: Reader) -> dict[str, Any]:
         "conditions": _conditions(facts, processes),
         "slo": {key: limits[key] for key in ("name", "dated", "source")},
         "limits": [dataclasses.asdict(limit) for limit in verdict.limits],
+        "preconditions": _preconditions(facts, limits["preconditions"]["churn"]),
+        "offered": loads.offered(facts),
+        "bottleneck": loads.bound(reader, metrics),
+        "namespaces": loads.namespace_times(loads.namespaces(reader)),
         "pods": dataclasses.asdict(facts.pods),
         "nodes": dataclasses.asdict(facts.nodes) if facts.nodes else None,
         "fidelity": {"asked": facts.asked_fidelity, **dataclasses.asdict(facts.fidelity)},
@@ -45,7 +52,10 @@ def build(reader: Reader) -> dict[str, Any]:
         "startup": [_startup(start) for start in facts.startups],
         "api": _api(facts),
         "leases": [_lease(ratio) for ratio in facts.leases],
+        "oldest_renewal": facts.oldest_renewal,
         "scheduler": _scheduler(metrics),
+        "experts": others.numbers,
+        "tables": {name: [dataclasses.asdict(table) for table in each] for name, each in others.tables.items()},
         "processes": processes,
         "lag": {who: {"n": n, "p99": p99, "max": most} for who, (n, p99, most) in sorted(facts.lags.items())},
         "counts": _counts(facts),
@@ -220,6 +230,15 @@ def _windows(facts: Facts) -> str:
     return f"{len(spans)} windows of 5 minutes; a run is no cluster-day, so each is told as met or not" if spans else ""
 
 
+def _preconditions(facts: Facts, churn: float) -> list[dict[str, Any]]:
+    """Of the SLOs: all of them, churn first."""
+    busiest = facts.throughput.busiest()
+    first = Precondition(
+        "churn", f"Churn, busiest {sli.CHURN_WINDOW_S:g} s", f"{busiest:.0f}/s", f"≤ {churn:g}/s", busiest <= churn
+    )
+    return [dataclasses.asdict(each) for each in (first, *facts.preconditions)]
+
+
 def _startup(start: Startup) -> dict[str, Any]:
     return {
         "clock": start.clock,
@@ -273,13 +292,15 @@ def _scheduler(metrics: Metrics) -> dict[str, Any]:
         ("choosing a node", "scheduler_scheduling_algorithm_duration_seconds"),
     ):
         for buckets in metrics.histogram(metric, lambda series: "").values():
-            words = {f"p{q * 100:g}": interval_words(quantile_interval(buckets, q)) for q in (0.5, 0.99)}
-            found["latency"].append({"title": title, "n": buckets.get(math.inf, 0.0), **words})
+            intervals = {f"p{q * 100:g}": quantile_interval(buckets, q) for q in (0.5, 0.99)}
+            words = {name: interval_words(interval) for name, interval in intervals.items()}
+            row = {"title": title, "n": buckets.get(math.inf, 0.0), **words, "intervals": intervals}
+            found["latency"].append(row)
     return found
 
 
 def _processes(metrics: Metrics, begin: float, end: float) -> list[dict[str, Any]]:
-    """CPU-seconds, mean cores and greatest memory per process: the control plane first, then ours."""
+    """CPU-seconds, mean cores, greatest memory and more per process: the control plane first, then ours."""
     rows: dict[str, dict[str, Any]] = {}
     for name, kind in metrics.kinds.items():
         rows[name] = {"component": name, "kind": kind, "cpu_seconds": 0.0, "memory_bytes": 0.0}
@@ -288,6 +309,9 @@ def _processes(metrics: Metrics, begin: float, end: float) -> list[dict[str, Any
     for series, _, value in metrics.samples("process_resident_memory_bytes"):
         row = rows[series.component]
         row["memory_bytes"] = max(row["memory_bytes"], value)
+    more = experts.processes(metrics)
+    for name, row in rows.items():
+        row.update(dict.fromkeys(experts.OF_A_PROCESS) | more.get(name, {}))
     for row in rows.values():
         row["cores"] = row["cpu_seconds"] / (end - begin)
     return sorted(rows.values(), key=lambda row: (row["kind"] not in CONTROL_PLANE, -row["cpu_seconds"]))

@@ -42,13 +42,19 @@
       showlegend: run === 0, x: cells.map((cell) => trace.x[cell]), y: cells.map((cell) => trace.y[cell] || 0) })));
   }
 
+  // Only what lies within a plot's own time: a band beyond it would stretch its axis.
+  function bands(plot) {
+    if (plot.axis) return [];
+    const begin = plot.start - plot.step / 2, end = begin + plot.step * plot.lines[0].y.length;
+    return data.bands.filter((band) => band.from < end && band.to > begin)
+      .map((band) => ({ ...band, from: Math.max(band.from, begin), to: Math.min(band.to, end) }));
+  }
+
   function shapes(plot) {
     const found = [];
-    if (!plot.axis) {
-      for (const band of data.bands) {
-        found.push({ type: "rect", xref: "x", yref: "paper", x0: moment(band.from), x1: moment(band.to), y0: 0, y1: 1,
-          fillcolor: css(`--${band.kind}`), line: { width: 0 }, layer: "below" });
-      }
+    for (const band of bands(plot)) {
+      found.push({ type: "rect", xref: "x", yref: "paper", x0: moment(band.from), x1: moment(band.to), y0: 0, y1: 1,
+        fillcolor: css(`--${band.kind}`), line: { width: 0 }, layer: "below" });
     }
     if (plot.band) {
       for (const y of plot.band) {
@@ -59,7 +65,7 @@
   }
 
   function labels(plot) {
-    const named = plot.axis ? [] : data.bands.filter((band) => band.kind !== "phase" || data.bands.length > 1);
+    const named = bands(plot).filter((band) => band.kind !== "phase" || data.bands.length > 1);
     return named.map((band) => ({ x: moment(band.from), y: 1, xref: "x", yref: "paper", text: band.label, showarrow: false,
       xanchor: "left", yanchor: band.kind === "phase" ? "bottom" : "top", font: { size: 10, color: css("--quiet") } }));
   }

@@ -10,11 +10,14 @@ from typing import Any
 
 from turbokube.bundle.reader import Reader
 from turbokube.measure import sli
+from turbokube.measure.offered import INTENDED
 from turbokube.measure.series import Grid, Line, Metrics, Series, grid
 from turbokube.measure.verdict import Facts, lease_period
 
 _MOST_LINES = 9  # what a legend and a palette bear; the rest is summed up
 _CDF_POINTS = 200
+_MOST_PHASES = 24
+_WRONG = ("throttled", "retried", "failed")
 CONTROL_PLANE = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "etcd", "kine")
 
 
@@ -76,7 +79,8 @@ class Plots:
         """All plots in the order of the page; those without data are left out."""
         makers: tuple[Callable[[], Iterable[Plot]], ...] = (
             self.pods, self.by_nodes, self.startup, self.requests, self.latency, self.store, self.processes,
-            self.nodes, self.leases, self.scheduler, self.fairness, self.controllers, self.generator, self.lag,
+            self.nodes, self.leases, self.scheduler, self.fairness, self.watches, self.controllers,
+            self.offered, self.generator, self.lag,
         )  # fmt: skip
         return [plot for maker in makers for plot in maker() if any(_has(line) for line in plot.lines.values())]
 
@@ -232,6 +236,12 @@ class Plots:
         busy = {name: line for name, line in lines.items() if any(line)}
         yield self._time("queues", "Priority and fairness: waiting and rejected", "requests", _most(busy))
 
+    def watches(self) -> Iterable[Plot]:
+        events = self.metrics.rates("apiserver_watch_events_total", _label("resource"), self.cells)
+        yield self._time("watch-events", "Events sent to watchers by resource", "events/s", _most(events))
+        held = self.metrics.levels("apiserver_longrunning_requests", _watched, self.cells)
+        yield self._time("watches", "Watches open by resource", "watches", _most(held))
+
     def controllers(self) -> Iterable[Plot]:
         depth = self.metrics.levels("workqueue_depth", _label("name"), self.cells)
         busy = {name: line for name, line in depth.items() if any(line)}
@@ -241,6 +251,24 @@ class Plots:
         yield self._time(
             "limiter", "Client-side throttling", "s/s", {n: y for n, y in held.items() if any(y)}, note=note
         )
+
+    def offered(self) -> Iterable[Plot]:
+        """One plot per phase, over its own time."""
+        for offer in self.facts.offers[:_MOST_PHASES]:
+            if offer.begin is None or offer.end is None:
+                continue
+            cells = grid(offer.begin, offer.end, 1.0, most=300)
+            lines: dict[str, Line] = {name: [0.0] * cells.count for name in ("intended", "accepted", *_WRONG)}
+            sql = "SELECT second, SUM({}), {} FROM requests WHERE phase = ? GROUP BY second"
+            sums = ", ".join(f"SUM({name})" for name in ("accepted", *_WRONG))
+            for second, *values in self.reader.query(sql.format(INTENDED, sums), offer.phase):
+                cell = cells.cell(second + 0.5)
+                if 0 <= cell < cells.count:
+                    for line, value in zip(lines.values(), values, strict=True):
+                        line[cell] = (line[cell] or 0.0) + (value or 0) / cells.step
+            kept = {name: line for name, line in lines.items() if name in ("intended", "accepted") or any(line)}
+            kind = "open loop" if offer.open_loop else "closed loop: intended is what was sent first"
+            yield Plot(f"offered-{offer.phase}", f"Phase {offer.phase}", "requests/s", kept, cells, note=kind)
 
     def generator(self) -> Iterable[Plot]:
         cells = grid(*self.span, 1.0, most=300)
@@ -308,6 +336,10 @@ def _process(series: Series) -> str:
 
 def _label(name: str) -> Callable[[Series], str | None]:
     return lambda series: series.labels.get(name)
+
+
+def _watched(series: Series) -> str | None:
+    return series.labels.get("resource") if series.labels.get("verb") == "WATCH" else None
 
 
 def _verb(series: Series) -> str | None:

@@ -18,9 +18,11 @@ from markupsafe import Markup
 from turbokube import disk
 from turbokube.bundle.reader import Reader
 
+from . import loads
 from .content import build
 
 NAMES = ("report.html", "report.json", "junit.xml")
+NAMESPACES = "namespaces.csv"  # where whole namespaces were created
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +44,16 @@ def write(folder: str | Path, *, dry: bool = False) -> Written:
     folder = Path(folder)
     with Reader(folder) as reader:
         content = build(reader)
+        times = loads.namespaces(reader)
     texts = dict(zip(NAMES, (html(content), as_json(content), junit(content)), strict=True))
+    if times:
+        texts[NAMESPACES] = loads.namespaces_csv(times)
     changed = tuple(name for name, text in texts.items() if not _same(folder / name, text))
     for name in changed:
         if not dry:
             disk.replace(folder / name, texts[name], 0o666)
     headline = tuple(f"{tile['title']}: {tile['value']} ({tile['note']})" for tile in content["headline"])
-    paths = {name: folder / name for name in NAMES}
+    paths = {name: folder / name for name in texts}
     return Written(paths, changed, content["verdict"], tuple(content["reasons"]), headline)
 
 

@@ -52,9 +52,10 @@ def test_a_second_report_changes_nothing_and_the_first_is_only_told_when_dry(
     synthetic: ModuleType, tmp_path: Path
 ) -> None:
     folder = synthetic.make(tmp_path / "run", synthetic.Shape(namespaces=1))
-    assert render.write(folder, dry=True).changed == render.NAMES
+    files = (*render.NAMES, render.NAMESPACES)
+    assert render.write(folder, dry=True).changed == files
     assert not (folder / "report.html").exists()
-    assert render.write(folder).changed == render.NAMES
+    assert render.write(folder).changed == files
     assert render.write(folder).changed == ()
 
 
@@ -90,7 +91,7 @@ def test_the_page_tells_verdict_and_numbers_without_script(written: render.Writt
 def test_every_plot_has_its_place_on_the_page(written: render.Written) -> None:
     plots = {plot["name"] for plot in json.loads(written.paths["report.json"].read_text())["plots"]}
     assert plots == {attrs["data-plot"] for _, attrs in Page(_page(written)).tags if "data-plot" in attrs}
-    pods = {"pods", "by-nodes", "startup", "nodes", "leases", "sent", "lag"}
+    pods = {"pods", "by-nodes", "startup", "nodes", "leases", "sent", "lag", "offered-create"}
     parts = {"requests", "lease-share", "latency", "seats", "fsync", "commit", "size", "cpu", "memory"}
     assert pods | parts | {"attempts", "pending", "workqueues"} <= plots
 
@@ -157,8 +158,9 @@ def test_json_keeps_its_keys(written: render.Written) -> None:
     found = json.loads(written.paths["report.json"].read_text())
     assert found["schema"] == 1
     assert list(found) == [
-        "schema", "run", "verdict", "reasons", "headline", "conditions", "slo", "limits", "pods", "nodes", "fidelity",
-        "throughput", "startup", "api", "leases", "scheduler", "processes", "lag", "counts", "scrapes", "interruptions",
+        "schema", "run", "verdict", "reasons", "headline", "conditions", "slo", "limits", "preconditions", "offered",
+        "bottleneck", "namespaces", "pods", "nodes", "fidelity", "throughput", "startup", "api", "leases",
+        "oldest_renewal", "scheduler", "experts", "tables", "processes", "lag", "counts", "scrapes", "interruptions",
         "phases", "profile", "begin", "end", "bands", "plots",
     ]  # fmt: skip
     assert found["verdict"] == written.verdict == "PASS"

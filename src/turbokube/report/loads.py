@@ -1,0 +1,95 @@
+"""What was offered and what came of it: per phase, per namespace, and what bound it."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import time
+from array import array
+from collections.abc import Iterable
+from typing import Any
+
+from turbokube.bundle.reader import Reader
+from turbokube.measure import bottleneck
+from turbokube.measure.offered import Offer, spec
+from turbokube.measure.outcome import seconds_words
+from turbokube.measure.pods import percentiles
+from turbokube.measure.series import Metrics
+from turbokube.measure.verdict import Facts
+
+CSV_HEAD = ("sequence", "time (ms)", "begin", "end")
+
+
+def offered(facts: Facts) -> list[dict[str, Any]]:
+    """Every phase that sent anything."""
+    kinds = {phase["name"]: spec(phase).get("kind") or phase["kind"] for phase in facts.phases}
+    return [_offer(offer, str(kinds.get(offer.phase, ""))) for offer in facts.offers]
+
+
+def _offer(offer: Offer, kind: str) -> dict[str, Any]:
+    samples, p99, most = offer.lag
+    return {
+        "phase": offer.phase,
+        "kind": kind,
+        "open_loop": offer.open_loop,
+        "begin": offer.begin,
+        "end": offer.end,
+        **offer.counts,
+        "offered_rate": offer.offered_rate,
+        "achieved_rate": offer.achieved_rate,
+        "achieved_share": offer.achieved_share,
+        "lag": {"n": samples, "p99": p99, "max": most},
+        "latency": [
+            {
+                "resource": each.resource,
+                "verb": each.verb,
+                "n": each.n,
+                **each.percentiles,
+                "words": {name: seconds_words(value) for name, value in each.percentiles.items()},
+            }
+            for each in offer.latency
+        ],
+    }
+
+
+def bound(reader: Reader, metrics: Metrics) -> dict[str, Any] | None:
+    """What bound the load; None where there were no pods."""
+    found = bottleneck.name(reader, metrics)
+    return None if found is None else {**dataclasses.asdict(found), "ratio": found.ratio}
+
+
+def namespaces(reader: Reader) -> list[tuple[str, float, float]]:
+    """(name, begin, end) of each whole namespace, in the order of their ends.
+
+    From when the namespace stood until everything that its phase created in it was ready, as the author of the
+    test `basic` measured it.
+    """
+    rows = reader.query(
+        "SELECT n.name, n.ready AS begun, MAX(o.ready) AS ended FROM objects n JOIN objects o"
+        " ON o.namespace = n.name AND o.phase = n.phase AND o.kind != 'Namespace'"
+        " WHERE n.kind = 'Namespace' AND n.ready IS NOT NULL GROUP BY n.name"
+        " HAVING SUM(o.ready IS NULL) = 0 ORDER BY ended, n.name"
+    )
+    return [(row["name"], row["begun"], row["ended"]) for row in rows]
+
+
+def namespaces_csv(rows: Iterable[tuple[str, float, float]]) -> bytes:
+    """namespaces.csv: the columns of the original's first, then the moments (UTC)."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(CSV_HEAD)
+    for name, begin, end in rows:
+        writer.writerow((name, round(1000 * max(0.0, end - begin)), _moment(begin), _moment(end)))
+    return text.getvalue().encode()
+
+
+def _moment(seconds: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{int(seconds % 1 * 1000):03d}Z"
+
+
+def namespace_times(rows: Iterable[tuple[str, float, float]]) -> dict[str, Any]:
+    """Percentiles of the namespaces' times, in seconds."""
+    values = array("d", sorted(max(0.0, end - begin) for _, begin, end in rows))
+    found = percentiles(values, 0)
+    return {"n": len(values), **found, "words": {name: seconds_words(value) for name, value in found.items()}}
