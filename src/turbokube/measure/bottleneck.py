@@ -2,7 +2,8 @@
 
 A resource that is full makes those wait that need it, and they look full in their turn: a slow store fills the
 API server's seats, these the controllers' workers. So of all that were full the deepest is named first (`DEPTH`).
-The machine's own cores come last and apart: on a machine that holds everything they are what is left to bind.
+The machine's own cores come last and apart: on a machine that holds everything they are what is left to bind, or to be
+taken by work that is not the run's.
 """
 
 from __future__ import annotations
@@ -29,8 +30,10 @@ REACHED = 0.9
 # Full means, in one interval between scrapes:
 WAITING = 1.0  # always at least one request waits, on average (Little's law: the sum of waits per second)
 CPU = 0.85  # of what a process may use: garbage collection and the scheduling of threads take the rest
-CORES = 0.95  # of the machine's
-SCRAPED_CORES = 0.85  # the same of what the scraped processes use, where the machine was not recorded
+CORES = (
+    0.85  # of the machine's, used by what was scraped: the kernel's work for it and short-lived processes come on top
+)
+BUSY = 0.95  # of the machine's, whoever uses them
 SYNCING = 0.7  # of the time in fdatasync; on a machine that is full the log takes 0.4 of it, waiting for a core
 LOOP = 0.8  # of the time in the scheduler's one loop
 WORKERS = 0.9  # of a controller's workers at work
@@ -50,6 +53,7 @@ DEPTH = (
     Cause.FLEET,
     Cause.GENERATOR,
     Cause.MACHINE,
+    Cause.OTHERS,
 )
 TITLES = {
     Cause.STORE: "the store is slow",
@@ -63,6 +67,7 @@ TITLES = {
     Cause.FLEET: "the fleet is slow to start pods",
     Cause.GENERATOR: "the load generator sends no faster",
     Cause.MACHINE: "all cores of the machine are in use",
+    Cause.OTHERS: "other work on the machine takes its cores",
 }
 
 
@@ -313,10 +318,10 @@ def _cpu(record: Record) -> Iterator[Finding]:
 def _process(record: Record, cause: Cause, component: str, line: Line) -> Finding:
     """A process against the cores that it may use."""
     procs = record.processors(component)
-    waits = record.quantile("go_sched_latencies_seconds", 0.99, lambda series: series.component == component)
+    waiting = record.rates("go_sched_latencies_seconds_sum", lambda series: series.component).get(component, [])
     evidence = [f"{component} uses {record.mean(line):.2f} of {procs:g} cores"]
-    if waits is not None:
-        evidence.append(f"its goroutines wait {_ms(waits)} for a core (p99)")
+    if waiting:
+        evidence.append(f"{record.mean(waiting):.1f} of its goroutines wait for one")
     return _finding(cause, record.share(line, CPU * procs), evidence)
 
 
@@ -431,26 +436,30 @@ def _generator(record: Record, found: list[Finding]) -> list[Finding]:
             f"{load.late_share:.0%} of the objects were sent more than {LATE_S:g} s late, at most {load.late_max:.1f} s"
         )
         return [_finding(Cause.GENERATOR, load.late_share, (words,))]
-    rest = 1.0 - max((finding.score for finding in found), default=0.0)
+    rest = 1.0 - max((finding.score for finding in found if finding.cause != Cause.OTHERS), default=0.0)
     words = f"a closed loop of {load.concurrency} at once, and nothing else was full for {rest:.0%} of the time"
     return [_finding(Cause.GENERATOR, rest, (words,))]
 
 
 def _machine(record: Record) -> Iterator[Finding]:
+    """The run's own processes against the cores; what else the machine does is another cause."""
+    used = record.rates("process_cpu_seconds_total", lambda series: "").get("", [])
+    own: Line = [None if value is None else value / record.cores for value in used]
     modes = record.rates("turbokube_machine_cpu_seconds_total", lambda series: series.labels.get("mode"))
-    full = CORES
-    if "busy" in modes and "idle" in modes:
-        line: Line = [
-            busy / (busy + idle) if busy is not None and idle is not None and busy + idle else None
-            for busy, idle in zip(modes["busy"], modes["idle"], strict=True)
+    busy: Line = [
+        None if work is None or idle is None or not work + idle else work / (work + idle)
+        for work, idle in zip(modes.get("busy", []), modes.get("idle", []), strict=True)
+    ]
+    evidence = [f"the run's processes use {record.mean(own):.0%} of {record.cores:g} cores"]
+    if busy:
+        evidence.append(f"{record.mean(busy):.0%} are in use")
+    yield _finding(Cause.MACHINE, record.share(own, CORES), evidence)
+    if busy:
+        others: Line = [
+            None if mine is None or work is None else float(work >= BUSY and mine < CORES)
+            for mine, work in zip(own, busy, strict=True)
         ]
-    else:  # not recorded: what the processes that were scraped used
-        full = SCRAPED_CORES
-        used = record.rates("process_cpu_seconds_total", lambda series: "")
-        line = [None if value is None else value / record.cores for value in used.get("", [])]
-    if line:
-        evidence = (f"{record.mean(line):.0%} of {record.cores:g} cores are in use",)
-        yield _finding(Cause.MACHINE, record.share(line, full), evidence)
+        yield _finding(Cause.OTHERS, record.share(others, 1.0), evidence)
 
 
 def _busiest(record: Record, metric: str) -> Line:

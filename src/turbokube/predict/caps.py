@@ -46,6 +46,7 @@ class Cause(StrEnum):
     FLEET = "fleet"
     GENERATOR = "generator"
     MACHINE = "machine"
+    OTHERS = "other-work"  # nothing of the run's: no preflight knows of it
 
 
 @dataclass(frozen=True, kw_only=True)

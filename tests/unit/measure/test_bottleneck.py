@@ -108,10 +108,11 @@ SEATS = full("kube-apiserver-0", WAITS, 12.0, '{"priority_level":"workload-high"
 WORKERS = full(
     "kube-controller-manager-0", "workqueue_work_duration_seconds_sum", 4.9, '{"name":"replicaset"}'
 )  # fmt: skip
-BUSY = {
+FULL = {
     **full("agent", "turbokube_machine_cpu_seconds_total", 1.98, '{"mode":"busy"}'),
     **full("agent", "turbokube_machine_cpu_seconds_total", 0.02, '{"mode":"idle"}'),
 }
+BUSY = {**FULL, **full("kube-apiserver-0", "process_cpu_seconds_total", 1.5)}
 
 
 @pytest.mark.parametrize(
@@ -135,9 +136,14 @@ BUSY = {
         ("controller-manager-qps", full("kube-controller-manager-0", f"{LIMITER}_sum", 7.0), {}),
         ("scheduler-qps", full("kube-scheduler-0", f"{LIMITER}_sum", 90.0), {}),
         ("scheduler-cpu", full("kube-scheduler-0", "scheduler_scheduling_algorithm_duration_seconds_sum", 0.97), {}),
-        ("controller-manager-cpu", full("kube-controller-manager-0", "process_cpu_seconds_total", 1.9), {}),
+        (
+            "controller-manager-cpu",
+            full("kube-controller-manager-0", "process_cpu_seconds_total", 0.9),
+            full("kube-controller-manager-0", "go_sched_gomaxprocs_threads", 1.0),
+        ),
         ("controller-syncs", WORKERS, {}),
         ("machine", BUSY, {}),
+        ("other-work", FULL, {}),
     ],
 )
 def test_each_cause_is_named(tmp_path: Path, cause: str, rates: dict[Any, float], levels: dict[Any, float]) -> None:
@@ -185,6 +191,9 @@ def test_a_closed_loop_is_bound_by_itself_when_nothing_is_full(tmp_path: Path) -
     assert found is not None
     assert (found.cause, found.offered) == ("generator", None)
     assert found.evidence == ("a closed loop of 4 at once, and nothing else was full for 100% of the time",)
+    beside = Run(rate=0.0, rates=FULL).name(tmp_path / "beside")
+    assert beside is not None
+    assert beside.cause == "generator"
     busy = Run(rate=0.0, rates=BUSY).name(tmp_path / "busy")
     assert busy is not None
     assert busy.cause == "machine"
