@@ -12,9 +12,11 @@ from turbokube.api.http1 import Http1
 from turbokube.api.target import Target
 from turbokube.api.transport import Transport
 
+from . import resources
 from .phase import RUN_LABEL
 
 _AT_ONCE = 8
+_FLEETS = {"nodes", "csinodes"}  # what vnodes have; it goes with them
 _LOOK_EVERY_S = 1.0
 
 
@@ -34,40 +36,63 @@ class _List(msgspec.Struct):
 
 
 async def remove(target: Target, run: str, wait: float, *, check: bool = False) -> dict[str, int]:
-    """Delete the run's namespaces and wait at most `wait` seconds until they and their pods are gone.
+    """Delete what carries the run's label: its namespaces, and then what is in none, such as definitions of kinds.
 
-    Gives `deleted` (asked for now), the `namespaces` that are left, and once that is 0 the `pods` that are.
-    With `check`, deletes nothing.
+    Waits at most `wait` seconds until all is gone. Gives `deleted` (asked for now), the `namespaces` that are left, and
+    once that is 0 the `pods` and the `others`. With `check`, deletes nothing and looks no further.
     Raises ApiError or Unreachable.
     """
     credential = target.credential("load")
     transport = Http1(credential, target.addresses(credential), size=_AT_ONCE, user_agent="turbokube-load")
     end = time.monotonic() + wait
     try:
-        items = await _items(transport, "/api/v1/namespaces", run)
-        doomed = [item.metadata.name for item in items if item.metadata.deletion_timestamp is None]
+        doomed = await _doomed(transport, "/api/v1/namespaces", run)
         if not check:
             await _delete(transport, doomed)
         while True:
             left = len(await _items(transport, "/api/v1/namespaces", run))
-            if check or time.monotonic() > end:
+            if check or (left and time.monotonic() > end):
                 return {"deleted": len(doomed), "namespaces": left}
             if not left:  # a namespace goes after all that is in it
-                pods = len(await _items(transport, "/api/v1/pods", run))
-                return {"deleted": len(doomed), "namespaces": 0, "pods": pods}
+                break
             await asyncio.sleep(_LOOK_EVERY_S)
+        pods = len(await _items(transport, "/api/v1/pods", run))
+        others = await _remove_others(transport, run, end)
+        return {"deleted": len(doomed), "namespaces": 0, "pods": pods, "others": others}
     finally:
         await transport.close()
 
 
-async def _delete(transport: Transport, names: list[str]) -> None:
+async def _remove_others(transport: Transport, run: str, end: float) -> int:
+    """Delete what is in no namespace; how much of it is left in the end."""
+    while True:
+        collections = [
+            one.collection() for one in await resources.deletable(transport)
+            if not one.namespaced and one.plural not in _FLEETS | {"namespaces"}
+        ]  # fmt: skip
+        left = 0
+        for collection in collections:
+            left += len(await _items(transport, collection, run))
+            await _delete(transport, await _doomed(transport, collection, run))
+        if not left or time.monotonic() > end:
+            return left
+        await asyncio.sleep(_LOOK_EVERY_S)
+
+
+async def _doomed(transport: Transport, collection: str, run: str) -> list[str]:
+    """Paths of what is not being deleted yet."""
+    items = await _items(transport, collection, run)
+    return [f"{collection}/{item.metadata.name}" for item in items if item.metadata.deletion_timestamp is None]
+
+
+async def _delete(transport: Transport, paths: list[str]) -> None:
     async def some(own: list[str]) -> None:
-        for name in own:
-            answer = await transport.request("DELETE", f"/api/v1/namespaces/{name}")
+        for path in own:
+            answer = await transport.request("DELETE", path)
             if answer.status != 404:
                 answer.checked()
 
-    await asyncio.gather(*(some(names[start::_AT_ONCE]) for start in range(_AT_ONCE)))
+    await asyncio.gather(*(some(paths[start::_AT_ONCE]) for start in range(_AT_ONCE)))
 
 
 async def _items(transport: Transport, path: str, run: str) -> list[_Item]:
@@ -76,6 +101,8 @@ async def _items(transport: Transport, path: str, run: str) -> list[_Item]:
     token = ""
     while True:
         answer = await transport.request("GET", query + (f"&continue={token}" if token else ""))
+        if answer.status == 404:  # a kind that has just gone with its definition
+            return []
         page = msgspec.json.decode(answer.checked().body, type=_List)
         found += page.items or []
         if not (token := page.metadata.continue_):

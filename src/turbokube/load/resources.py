@@ -59,6 +59,7 @@ class _Listed(msgspec.Struct, rename="camel"):
     name: str
     kind: str = ""
     namespaced: bool = False
+    verbs: list[str] = []
 
 
 class _Resources(msgspec.Struct):
@@ -71,6 +72,10 @@ class _Version(msgspec.Struct, rename="camel"):
 
 class _Group(msgspec.Struct, rename="camel"):
     preferred_version: _Version = msgspec.field(default_factory=_Version)
+
+
+class _Groups(msgspec.Struct):
+    groups: list[_Group] = []
 
 
 def root(version: str) -> str:
@@ -97,10 +102,25 @@ def defined(crd: dict[str, Any]) -> list[Resource]:
 async def discover(transport: Transport, version: str) -> list[Resource]:
     """What the API server serves under an apiVersion; nothing if it has none such. Raises ApiError."""
     answer = await _get(transport, root(version))
-    if answer.status == 404:
-        return []
-    found = msgspec.json.decode(answer.checked().body, type=_Resources).resources
-    return [Resource(version, one.kind, one.name, one.namespaced) for one in found if "/" not in one.name]
+    return [] if answer.status == 404 else [one for one, _ in _served(version, answer.checked().body)]
+
+
+async def deletable(transport: Transport) -> list[Resource]:
+    """All kinds of objects that are kept, in the versions that the API server prefers. Raises ApiError, Unreachable."""
+    answer = await transport.request("GET", "/apis")
+    groups = msgspec.json.decode(answer.checked().body, type=_Groups).groups
+    found = []
+    for version in ["v1", *(group.preferred_version.group_version for group in groups)]:
+        answer = await transport.request("GET", root(version))
+        if answer.ok:  # another server, behind this one, may be away
+            found += [one for one, verbs in _served(version, answer.body) if {"list", "delete"} <= verbs]
+    return found
+
+
+def _served(version: str, body: bytes) -> list[tuple[Resource, set[str]]]:
+    found = msgspec.json.decode(body, type=_Resources).resources
+    whole = [one for one in found if "/" not in one.name]
+    return [(Resource(version, one.kind, one.name, one.namespaced), set(one.verbs)) for one in whole]
 
 
 async def named(transport: Transport, name: str) -> Resource:

@@ -227,7 +227,10 @@ class Discovery:
         if path != "/apis/example.com/v1":
             return Response(404, b"{}")
         served = [("geese", "Goose", False), ("geese/status", "Goose", False)]
-        resources = [{"name": name, "kind": kind, "namespaced": within} for name, kind, within in served]
+        resources = [
+            {"name": name, "kind": kind, "namespaced": within, "verbs": ["get", "list"]}
+            for name, kind, within in served
+        ]
         return Response(200, msgspec.json.encode({"resources": resources}))
 
 
