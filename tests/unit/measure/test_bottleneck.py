@@ -91,7 +91,7 @@ def full(component: str, metric: str, value: float, labels: str = "{}") -> dict[
 HEALTHY = {
     **full("etcd-0", f"{FSYNC}_sum", 0.1),
     **full("etcd-0", f"{COMMIT}_sum", 0.05),
-    **full("kube-apiserver-0", "process_cpu_seconds_total", 0.6),
+    **full("kube-apiserver-0", "process_cpu_seconds_total", 0.5),
     **full("kube-apiserver-0", WAITS, 0.0, '{"priority_level":"workload-high"}'),
     **full("kube-controller-manager-0", "process_cpu_seconds_total", 0.1),
     **full("kube-controller-manager-0", f"{LIMITER}_sum", 0.0),
