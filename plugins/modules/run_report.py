@@ -10,7 +10,8 @@ module: run_report
 version_added: 0.1.0
 short_description: Write the report of a run, with its verdict
 description:
-  - Reads the bundle of a run and writes C(report.html), C(report.json) and C(junit.xml) into its folder.
+  - Reads the bundle of a run and writes C(report.html), C(report.json) and C(junit.xml) into its folder, and
+    C(namespaces.csv), the time of each namespace, where whole namespaces were created.
   - The HTML file is self-contained and opens offline.
   - The bundle itself is only read, so a report can be written again at any time, also by a newer version.
   - A verdict other than V(PASS) is no failure of this module.
@@ -54,12 +55,17 @@ verdict:
   returned: success
   type: str
   sample: PASS
+line:
+  description: The verdict in one line, with its first reason. Empty in check mode when there is no bundle yet.
+  returned: success
+  type: str
+  sample: "quickstart: PASS: all 28 gates held"
 reasons:
   description: Why, one sentence each; outages and interruptions are named here too.
   returned: success
   type: list
   elements: str
-  sample: ["all 25 gates held"]
+  sample: ["all 28 gates held"]
 headline:
   description: The numbers on top of the report, with their conditions.
   returned: success
@@ -67,13 +73,14 @@ headline:
   elements: str
   sample: ["Pods running: 8,192 of 8,192 (0 lost, 0 restarted)"]
 paths:
-  description: Where each file of the report is.
+  description: Where each file of the report is; C(namespaces) only where there is that file.
   returned: success
   type: dict
   sample:
     html: runs/quickstart/report.html
     json: runs/quickstart/report.json
     junit: runs/quickstart/junit.xml
+    namespaces: runs/quickstart/namespaces.csv
 """
 
 import pathlib
@@ -89,20 +96,24 @@ def main() -> t.NoReturn:
         "html": str(folder / "report.html"),
         "json": str(folder / "report.json"),
         "junit": str(folder / "junit.xml"),
+        "namespaces": str(folder / "namespaces.csv"),
     }
     with errors_as_failures(module):
         from turbokube.bundle.writer import BundleError
         from turbokube.report.render import write
 
         if module.check_mode and not folder.exists():
-            module.exit_json(changed=True, verdict="", reasons=[], headline=[], paths=paths)
+            module.exit_json(changed=True, verdict="", line="", reasons=[], headline=[], paths=paths)
         try:
             written = write(folder, dry=module.check_mode)
         except BundleError as error:
             module.fail_json(msg=str(error))
+        if "namespaces.csv" not in written.paths:
+            del paths["namespaces"]
         module.exit_json(
             changed=bool(written.changed),
             verdict=written.verdict,
+            line=written.line,
             reasons=list(written.reasons),
             headline=list(written.headline),
             paths=paths,

@@ -34,6 +34,7 @@ class Written:
     verdict: str
     reasons: tuple[str, ...]
     headline: tuple[str, ...]
+    line: str = ""  # the verdict in one line
 
 
 def write(folder: str | Path, *, dry: bool = False) -> Written:
@@ -54,7 +55,15 @@ def write(folder: str | Path, *, dry: bool = False) -> Written:
             disk.replace(folder / name, texts[name], 0o666)
     headline = tuple(f"{tile['title']}: {tile['value']} ({tile['note']})" for tile in content["headline"])
     paths = {name: folder / name for name in texts}
-    return Written(paths, changed, content["verdict"], tuple(content["reasons"]), headline)
+    reasons = tuple(content["reasons"])
+    return Written(
+        paths, changed, content["verdict"], reasons, headline, _line(content["run"], content["verdict"], reasons)
+    )
+
+
+def _line(run: str, verdict: str, reasons: tuple[str, ...]) -> str:
+    more = f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else ""
+    return f"{run}: {verdict}: {' '.join(reasons[0].split())}{more}" if reasons else f"{run}: {verdict}"
 
 
 def _same(path: Path, content: bytes) -> bool:

@@ -243,8 +243,15 @@ def test_the_module_writes_once(
     assert first["changed"]
     assert first["verdict"] in ("PASS", "FAIL", "INCONCLUSIVE")
     assert first["reasons"]
+    assert first["line"].startswith("synthetic: ")
     assert all(Path(path).is_file() for path in first["paths"].values())
     assert not _module(monkeypatch, capsys, bundle=str(folder))["changed"]
+
+
+def test_the_verdict_is_one_line(written: render.Written, synthetic: ModuleType, tmp_path: Path) -> None:
+    assert written.line == "synthetic: PASS: all 28 gates held"
+    broken = render.write(synthetic.make(tmp_path / "run", synthetic.Shape(namespaces=1, never=1)))
+    assert broken.line.startswith("synthetic: FAIL: Every pod ran: 1 of 256 pods never ran (and ")
 
 
 def test_the_module_on_a_bare_machine(
