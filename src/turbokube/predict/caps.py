@@ -9,6 +9,7 @@ from enum import StrEnum
 
 from turbokube.predict.coefficients import Coefficients, Cost
 from turbokube.predict.machine import Machine
+from turbokube.profile.phases import Create, Shape, objects_of, pods_of
 from turbokube.profile.schema import Profile
 
 # Defaults of kube-controller-manager and kube-apiserver 1.36 (their --help)
@@ -206,7 +207,7 @@ def pod_cost(cost: Cost, nodes: float) -> float:
 def _syncs(asked: _Asked) -> Iterator[Cap]:
     """Who waits for the answer to a write before the next: their number over the time that a pod keeps one of them."""
     profile, work, write_s = asked.profile, asked.coefficients.work, asked.write_s
-    replicas = max(1, profile.replicas)
+    replicas = max((pace.per_object for pace in _paces(profile)), default=1.0)
     # slowStartBatch (pkg/controller/replicaset): 1, 2, 4, … creations at once, each batch after the last
     batches = math.ceil(math.log2(replicas + 1))
     waits = work.syncs_per_write * asked.machine.sync_s > work.write_ms / 1e3
@@ -231,7 +232,7 @@ def _syncs(asked: _Asked) -> Iterator[Cap]:
             cause=Cause.STORE if waits else own,
             name=f"{name} {count:g}" + (f" with a store that syncs in {asked.machine.sync_s * 1e3:.0f} ms" * waits),
             pods_per_second=count * pods / seconds if seconds else math.inf,
-            why=f"{writes:g} writes one after another for {pods} pods, {write_s * 1e3:.0f} ms each",
+            why=f"{writes:g} writes one after another for {pods:g} pods, {write_s * 1e3:.0f} ms each",
         )
 
 
@@ -248,22 +249,58 @@ def _seats(asked: _Asked) -> Iterator[Cap]:
         )
 
 
+@dataclass(frozen=True)
+class _Pace:
+    """How a load creates pods: by rate (objects per second), or in a closed loop when that is 0."""
+
+    whose: str  # the phase, in words; empty: the whole profile
+    rate: float
+    concurrency: int
+    per_object: float  # pods
+    per_namespace: float
+
+
+def _paces(profile: Profile) -> list[_Pace]:
+    """Of every create phase with pods, or of the one load of a profile without phases."""
+    if not profile.phases:
+        per = profile.deployments_per_namespace * profile.replicas
+        return [_Pace("", profile.rate, profile.concurrency, profile.replicas, per)]
+    creates = [phase for group in profile.groups() for phase in group if isinstance(phase, Create) and pods_of(phase)]
+    return [
+        _Pace(
+            f" of phase {phase.name}",
+            _most(phase.rate),
+            phase.concurrency,
+            pods_of(phase) / objects_of(phase),
+            pods_of(phase) / phase.namespaces,
+        )
+        for phase in creates
+    ]
+
+
+def _most(rate: float | Shape) -> float:
+    """The highest rate that is meant to last."""
+    if not isinstance(rate, Shape):
+        return rate
+    return rate.poisson or max((*(step[0] for step in rate.steps), *(rate.ramp or ())[:2]), default=0.0)
+
+
 def _generator(asked: _Asked) -> Iterator[Cap]:
     """The load's own pace: its rate, or in a closed loop how long a namespace keeps a worker when nothing is busy."""
-    profile, work = asked.profile, asked.coefficients.work
-    if profile.rate:
+    work = asked.coefficients.work
+    seconds = work.namespace_s + asked.write_s * work.namespace_writes
+    for pace in _paces(asked.profile):
+        if pace.rate:
+            yield Cap(
+                cause=Cause.GENERATOR,
+                name=f"turbokube_rate {pace.rate:g}" if not pace.whose else f"rate {pace.rate:g}{pace.whose}",
+                pods_per_second=pace.rate * pace.per_object,
+                why=f"objects of {pace.per_object:g} pods",
+            )
+            continue
         yield Cap(
             cause=Cause.GENERATOR,
-            name=f"turbokube_rate {profile.rate:g}",
-            pods_per_second=profile.rate * profile.replicas,
-            why=f"deployments of {profile.replicas} replicas",
+            name=f"{'concurrency' if pace.whose else 'turbokube_concurrency'} {pace.concurrency}{pace.whose}",
+            pods_per_second=pace.concurrency * pace.per_namespace / seconds if seconds else math.inf,
+            why=f"namespaces at once, each of {pace.per_namespace:g} pods and at least {seconds:.2f} s",
         )
-        return
-    pods = profile.deployments_per_namespace * profile.replicas
-    seconds = work.namespace_s + asked.write_s * work.namespace_writes
-    yield Cap(
-        cause=Cause.GENERATOR,
-        name=f"turbokube_concurrency {profile.concurrency}",
-        pods_per_second=profile.concurrency * pods / seconds if seconds else math.inf,
-        why=f"namespaces at once, each of {pods} pods and at least {seconds:.2f} s",
-    )

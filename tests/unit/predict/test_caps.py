@@ -130,6 +130,26 @@ def test_the_generator() -> None:
     assert rate(Cause.GENERATOR, loop) == pytest.approx(2 / (0.4 + 5 * 0.01))
 
 
+def test_the_generator_of_phases() -> None:
+    sets = [{"template": "deployment", "count": 4, "replicas": 3}]
+    phases = [
+        {"name": "few", "kind": "create", "rate": 2, "namespaces": 1, "objects": sets},
+        {"name": "more", "kind": "create", "rate": {"steps": [[1, 10], [5, 10]]}, "namespaces": 1, "first_namespace": 1,
+         "objects": [{"template": "pod", "count": 1}, {"template": "configmap", "count": 1}]},
+        {"name": "loop", "kind": "create", "concurrency": 2, "namespaces": 1, "first_namespace": 2,
+         "objects": [{"template": "deployment", "count": 1, "replicas": 9}]},
+        {"name": "none", "kind": "create", "namespaces": 1, "objects": [{"template": "secret", "count": 9}]},
+        {"name": "rest", "kind": "pause", "duration": 5},
+    ]  # fmt: skip
+    generator = {cap.name: cap.pods_per_second for cap in found(Cause.GENERATOR, profile(phases=phases))}
+    assert generator == {
+        "rate 5 of phase more": pytest.approx(2.5),
+        "rate 2 of phase few": pytest.approx(6),
+        "concurrency 2 of phase loop": pytest.approx(2 * 9 / 0.45),
+        "the agent's event loop": pytest.approx(1000),
+    }
+
+
 def test_the_disk_is_asked_how_long_it_syncs(tmp_path: Path) -> None:
     assert 0 < machines.sync_seconds(tmp_path) < 1
     assert list(tmp_path.iterdir()) == []
