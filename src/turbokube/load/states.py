@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from turbokube.api.transport import Transport
+from turbokube.api.transport import ApiError, Transport
 from turbokube.api.watch import ListWatch
 
 from .phase import RUN_LABEL, LoadError
@@ -55,6 +55,7 @@ class State(msgspec.Struct, gc=False):
         return self.status.observed_generation >= self.metadata.generation
 
 
+_LOOK_EVERY_S = 1.0
 Holds = Callable[[State | None], bool]  # None: the object is not there
 
 
@@ -69,14 +70,20 @@ class States:
 
     async def run(self) -> None:
         """Follow the collection for ever; raises ApiError when that is refused."""
+        while True:
+            try:
+                await self._follow()
+            except ApiError as error:
+                if error.status != 404:
+                    raise
+            self._forget(set(self._states))  # its kind has gone, with all that was of it
+            await asyncio.sleep(_LOOK_EVERY_S)
+
+    async def _follow(self) -> None:
         listed: set[tuple[str, str]] = set()
         async for event in self._watch.events():
             if event.object is None:
-                self._synced = True
-                for key in self._states.keys() - listed:
-                    del self._states[key]
-                for key in list(self._waiting):
-                    self._look(key)
+                self._forget(self._states.keys() - listed)
                 listed.clear()
                 continue
             key = (event.object.metadata.namespace, event.object.metadata.name)
@@ -88,6 +95,14 @@ class States:
                 self._states[key] = event.object
             if key in self._waiting:
                 self._look(key)
+
+    def _forget(self, gone: set[tuple[str, str]]) -> None:
+        """These are not there; of all others it is known how they are."""
+        self._synced = True
+        for key in gone:
+            del self._states[key]
+        for key in list(self._waiting):
+            self._look(key)
 
     async def until(self, namespace: str, name: str, holds: Holds) -> float:
         """Wall-clock time at which it was seen to hold of an object, awaited."""
