@@ -166,6 +166,7 @@ def _told(run: Run) -> dict[str, Any]:
         "folder": str(run.folder),
         "verdict": run.content["verdict"],
         "reasons": list(run.content["reasons"]),
+        "bound": (run.content.get("bottleneck") or {}).get("words") or "",
         "headline": list(run.content["headline"]),
         "started": run.meta.get("started"),
         "conditions": [list(each) for each in run.content["conditions"]],
