@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from turbokube.measure.verdict import load_limits
-from turbokube.profile.limits import check_limits
+from turbokube.profile.limits import check_limits, known_limits
 from turbokube.profile.schema import SLOS, ProfileError, validate
 
 PATH = "turbokube_phases[2].limits"
@@ -44,3 +45,9 @@ def test_every_table_of_slos_can_be_named_and_today_s_is_the_newest() -> None:
     assert [tables[name]["api_call"]["namespace"] for name in SLOS] == [30.0, 30.0, 5.0]
     with pytest.raises(ProfileError, match="turbokube_slo is slo-2000, but it must be one of current"):
         validate({"turbokube_slo": "slo-2000"})
+
+
+def test_the_page_and_the_table_are_equal() -> None:
+    page = (Path(__file__).parents[3] / "docs/verdict.md").read_text()
+    rows = [f"| `{n}` | {k.bound} | {k.unit or 'count'} | {k.about} |" for n, k in known_limits().items()]
+    assert "\n".join(rows) in page
