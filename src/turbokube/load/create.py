@@ -31,6 +31,7 @@ class CreateWork:
         self._namespaces = NamespacesReady(context.transport)
         self._ready = Ready(context.transport, context.witness, self._watches)
         self._spaces: dict[int, Entry] = {}
+        self._entries: dict[int, list[Entry]] = {}  # of each namespace, by the objects' numbers
 
     async def run(self) -> None:
         """Work until all pods run. Raises LoadError if an object was refused."""
@@ -68,8 +69,8 @@ class CreateWork:
         return ", ".join(f"{count} {what}" for count, what in parts if count)
 
     def _plan(self, index: int) -> Entry:
-        for number in range(self._templates.per_namespace):
-            self._planned(self._templates.manifest(index, number))
+        numbers = range(self._templates.per_namespace)
+        self._entries[index] = [self._planned(self._templates.manifest(index, number)) for number in numbers]
         space = self.phase.namespace(index)
         return self._ledger.plan(self.phase.name, "Namespace", space, space)
 
@@ -98,8 +99,8 @@ class CreateWork:
     async def _open_loop(self) -> None:
         per, phase = self._templates.per_namespace, self.phase
         every = [(i, n) for i in phase.indices for n in range(per)]
-        accepted = [place for place in every if self._entry(*place).accepted]
-        left = [place for place in every if not self._entry(*place).accepted]
+        accepted = [place for place in every if self._entries[place[0]][place[1]].accepted]
+        left = [place for place in every if not self._entries[place[0]][place[1]].accepted]
         schedule = Schedule(pace(phase.rate, phase.seed), time.time() + LEAD_S, self._gate)
         spaces: dict[int, asyncio.Task[bool]] = {}
 
@@ -115,7 +116,7 @@ class CreateWork:
 
         async def one(there: asyncio.Task[bool], index: int, number: int, intended: float) -> None:
             made = self._templates.manifest(index, number)
-            self._sender.meant(self._entry(index, number), made.resource, "create", intended)
+            self._sender.meant(self._entries[index][number], made.resource, "create", intended)
             if await there:
                 await self._object(index, number, intended)
 
@@ -142,7 +143,7 @@ class CreateWork:
         return True
 
     async def _object(self, index: int, number: int, intended: float) -> None:
-        await self._create(self._entry(index, number), self._templates.manifest(index, number), intended)
+        await self._create(self._entries[index][number], self._templates.manifest(index, number), intended)
 
     async def _create(self, entry: Entry, made: Manifest, intended: float) -> None:
         """Have an object, and have it ready."""
@@ -153,9 +154,3 @@ class CreateWork:
         if not entry.ready:
             entry.ready = await self._ready.wait(entry, made)
             self._ledger.save(entry)
-
-    def _entry(self, index: int, number: int) -> Entry:
-        made = self._templates.manifest(index, number)
-        entry = self._ledger.get(made.kind, made.namespace, made.name)
-        assert entry is not None  # all are planned before the first is created
-        return entry

@@ -16,6 +16,7 @@ from turbokube.profile.phases import Shape
 
 LEAD_S = 5.0  # open loop: a namespace is created so long before its first object is due
 _BREATH = 64  # items begun before others get the loop
+_TICK_S = 0.001  # so exact are the loop's clocks; to wait for less is to spin
 
 
 class Gate:
@@ -140,7 +141,7 @@ class Schedule:
             intended = self.due(number) - lead
             if (left := intended - time.time()) <= 0:
                 return intended
-            await asyncio.sleep(min(left, 1.0))
+            await asyncio.sleep(min(max(left, _TICK_S), 1.0))
 
 
 Item = Callable[[int, float], Coroutine[Any, Any, None]]  # number, intended time

@@ -40,6 +40,7 @@ _PODS: dict[tuple[str, str], tuple[tuple[str, ...], str]] = {
 # SIG Scalability's startup SLI is of stateless pods: those with no volumes but these (pod_startup_latency.md)
 _STATELESS_VOLUMES = {"name", "secret", "configMap", "downwardAPI", "projected", "emptyDir"}
 _STATEFUL = {"StatefulSet", "DaemonSet", "Job", "CronJob"}
+_SCHEDULER = "default-scheduler"
 # Stand-ins while a shape is rendered; valid object names, and nothing that a template would hold by chance
 _MARKS = {
     "name": "zq-name-qz",
@@ -154,6 +155,7 @@ class _Set:
     def __init__(self, phase: Create, asked: ObjectSet) -> None:
         self.asked = asked
         self.first = phase.first_namespace
+        self._stem = asked.stem
         self.resource: Resource | None = None
         self._phase = phase
         self._payload = _payload(phase.seed, asked)
@@ -199,38 +201,42 @@ class _Set:
         )  # fmt: skip
 
     def _filled(self, namespace: int, index: int) -> _Rendered:
-        variables, shape = self._variables(namespace, index), self._shape
+        shape = self._shape
         if shape is None:
-            return self._render(variables)
-        body = shape.body
-        for name, mark in _MARKS.items():
-            body = body.replace(mark.encode(), variables[name].encode())
-        name = shape.name
-        for each in ("name", "number", "namespace"):
-            name = name.replace(_MARKS[each], variables[each])
-        return _Rendered(name, variables["namespace"], shape.replicas, shape.stateless, body)
+            return self._render(self._variables(namespace, index))
+        values = self._values(namespace, index)
+        name, body = shape.name, shape.body
+        for each, mark in _MARKS.items():
+            body = body.replace(mark.encode(), values[each].encode())
+            name = name.replace(mark, values[each])
+        return _Rendered(name, values["namespace"], shape.replicas, shape.stateless, body)
 
     def _corners(self) -> Iterator[tuple[int, int]]:
         last = self.asked.count - 1
         for namespace in (self.first, self._phase.indices[-1]):
             yield from ((namespace, 0), (namespace, last // 2), (namespace, last))
 
+    def _values(self, namespace: int, index: int) -> dict[str, str]:
+        """What takes the marks' places."""
+        phase = self._phase
+        return {
+            "name": f"{self._stem}-{index:02x}",
+            "namespace": phase.namespace(namespace),
+            "number": f"{index:02x}",
+            "scheduler": f"turbokube-scheduler-{namespace % phase.schedulers:02x}" if phase.schedulers else _SCHEDULER,
+            "taint_value": f"{namespace:04x}" if phase.placement == "namespace" else "true",
+        }
+
     def _variables(self, namespace: int, index: int) -> dict[str, Any]:
         phase = self._phase
-        own = phase.placement == "namespace"
-        extra = f"turbokube-scheduler-{namespace % phase.schedulers:02x}" if phase.schedulers else ""
         return {
+            **self._values(namespace, index),
             "run": phase.run,
-            "namespace": phase.namespace(namespace),
             "namespace_index": namespace,
-            "name": f"{self.asked.stem}-{index:02x}",
             "index": index,
-            "number": f"{index:02x}",
             "replicas": self.asked.replicas,
             "payload": _PAYLOAD.decode(),
-            "scheduler": extra or "default-scheduler",
-            "taint_key": "turbokube.io/namespace" if own else "turbokube.io/vnode",
-            "taint_value": f"{namespace:04x}" if own else "true",
+            "taint_key": "turbokube.io/namespace" if phase.placement == "namespace" else "turbokube.io/vnode",
             "automount_token": phase.automount_token,
             "requests": {k: v for k, v in (("memory", phase.pod_memory), ("cpu", phase.pod_cpu)) if v},
         }
