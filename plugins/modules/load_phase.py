@@ -254,7 +254,7 @@ _COMPONENT = {
     "url": {"type": "str", "required": True},
     "metrics_path": {"type": "str", "default": "/metrics"},
 }
-# what a phase has where it says nothing itself; these are fields of turbokube.profile.phases.Defaults
+# what a phase has where it says nothing itself; these are fields of turbokube.profile.phase_input.Defaults
 _DEFAULTS: dict[str, t.Any] = {
     "run": {"type": "str", "required": True},
     "namespaces": {"type": "int"},
@@ -345,7 +345,7 @@ def _groups(wish: dict[str, t.Any], bundle: Path) -> list[tuple[t.Any, ...]]:
     """The phases that are asked for, checked; those of a group run side by side."""
     from turbokube.agent import drive
     from turbokube.load.check import prepared
-    from turbokube.profile.phases import Defaults, parse, single
+    from turbokube.profile.phase_input import Defaults, parse, single
 
     defaults = Defaults(**{name: wish[name] for name in _DEFAULTS if wish[name] is not None})
     if wish["phases"] is None:

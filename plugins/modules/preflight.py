@@ -163,7 +163,7 @@ def main() -> t.NoReturn:
     module = library_module(ARGUMENTS, supports_check_mode=True)
     with errors_as_failures(module):
         from turbokube.predict.preflight import preflight
-        from turbokube.profile.phases import override
+        from turbokube.profile.phase_input import override
 
         found = preflight(module.params["settings"], Path(module.params["home"]), module.params["components"])
         result: dict[str, t.Any] = {"plan": found.plan, "prediction": found.forecast}

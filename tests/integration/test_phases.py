@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 from tests.integration.control_plane import playbook
 from tests.integration.runs import RUN, Run
 from turbokube.agent import drive
-from turbokube.profile.phases import Defaults, parse
+from turbokube.load.check import prepared
+from turbokube.profile.phase_input import Defaults, parse
 
 DEFAULTS = Defaults(run=RUN, namespaces=2, deadline=60.0, concurrency=2)
 PHASES: list[dict[str, Any]] = [
@@ -135,3 +137,80 @@ def test_the_role_carries_them_out_once(run: Run) -> None:
     assert playbook(plays, {}, {"admin": 1})["admin-0"]["changed"] == 1
     assert len(run.pods()) == 8
     assert playbook(plays, {}, {"admin": 1})["admin-0"]["changed"] == 0
+
+
+CRD = """
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: carts.shop.example}
+spec:
+  group: shop.example
+  scope: Namespaced
+  names: {plural: carts, singular: cart, kind: Cart}
+  versions:
+    - name: v1
+      served: true
+      storage: true
+      schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}
+"""
+CART = """
+apiVersion: shop.example/v1
+kind: Cart
+metadata: {name: "{{ name }}"}
+spec: {size: {{ size }}}
+"""
+
+
+def test_other_kinds_and_what_their_ends_are(run: Run, tmp_path: Path) -> None:
+    """Custom resources, DaemonSets and StatefulSets; namespaces that go and come back."""
+    (tmp_path / "crd.yaml").write_text(CRD)
+    (tmp_path / "cart.yaml").write_text(CART)
+    cart = {"template": str(tmp_path / "cart.yaml"), "vars": {"size": 3}}
+    phases: list[dict[str, Any]] = [
+        {
+            "name": "kinds",
+            "kind": "create",
+            "objects": [
+                {"template": str(tmp_path / "crd.yaml")},
+                {**cart, "count": 3},
+                {"template": "daemonset"},
+                {"template": "statefulset", "replicas": 2, "vars": {"pod_management_policy": "Parallel"}},
+                {"template": "pod", "count": 2},
+            ],
+        },
+        {"name": "roll", "kind": "roll", "of": "kinds", "concurrency": 4},
+        {"name": "fewer", "kind": "scale", "of": "kinds", "factor": 0.5},
+        {
+            "name": "grow",
+            "kind": "patch",
+            "of": "kinds",
+            "template": "cart",
+            "patch": {"spec": {"size": "{{ round + 4 }}"}},
+            "repeat": 3,
+        },
+        {"name": "carts", "kind": "read", "resource": "carts.shop.example", "verb": "get", "rate": 20, "duration": 1},
+        {"name": "pages", "kind": "read", "protobuf": True, "limit": 3, "rate": 5, "duration": 1},
+        {"name": "again", "kind": "churn", "of": "kinds", "by": "namespace", "share": 0.5, "duration": 1},
+        {"name": "clear", "kind": "delete", "of": "kinds", "propagation": "foreground"},
+    ]
+    for group in parse(phases, DEFAULTS):
+        ready = [prepared(phase) for phase in group]
+        answer = run.to_the_end(*ready)
+        assert {(one["state"], one["note"]) for one in answer["all"]} == {("done", "")}, answer["all"]
+        if ready[0].name == "grow":
+            sizes = run.plane.kubectl("get", "carts", "-A", "-o", "jsonpath={.items[*].spec.size}")
+            assert sizes.split() == ["6"] * 6
+        if ready[0].name == "again":
+            assert len(run.pods()) == 2 * (8 + 2) + 1 + 2  # one namespace as it was created, one as it was scaled
+    drive.finish(run.client, run.target, run.bundle, run.spec, RUN)
+    assert run.query("SELECT * FROM objects WHERE accepted IS NULL OR ready IS NULL OR failed") == []
+    assert run.query("SELECT * FROM actions WHERE accepted IS NULL OR done IS NULL OR failed") == []
+    assert run.query("SELECT DISTINCT replicas, stateless FROM objects WHERE kind = 'DaemonSet'") == [(8, 0)]
+    counts = dict(run.query("SELECT phase, count(*) FROM actions GROUP BY phase"))
+    assert counts.pop("again") % (2 + 7) == 0
+    assert counts == {"roll": 4, "fewer": 2, "grow": 18, "clear": 15}
+    sums = dict(run.query("SELECT phase, sum(accepted) FROM requests WHERE verb IN ('get', 'list') GROUP BY phase"))
+    assert sums["carts"] == 20
+    assert sums["pages"] >= 5 * (24 // 3)
+    assert not run.pods()
+    assert run.plane.kubectl("get", "crd", "-o", "name") == ""

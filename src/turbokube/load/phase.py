@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from turbokube.profile import phases
+from turbokube.profile.phase_rules import check
 
 RUN_LABEL = "turbokube.io/run"
 Phase = phases.Phase
@@ -14,6 +15,6 @@ class LoadError(ValueError):
 
 def checked(phase: Phase) -> Phase:
     """Itself; raises LoadError that names the option, its value and what is allowed."""
-    if problems := phases.check(phase):
+    if problems := check(phase):
         raise LoadError(problems[0])
     return phase

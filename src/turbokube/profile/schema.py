@@ -12,7 +12,8 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from turbokube.profile.limits import check_limits
-from turbokube.profile.phases import Create, Defaults, Phase, PhasesError, most_pods, parse
+from turbokube.profile.phase_input import Defaults, PhasesError, parse
+from turbokube.profile.phases import Create, Phase, most_pods
 from turbokube.profile.rules import Rule, convert, quantity, rule, variable
 
 PREFIX = "turbokube_"

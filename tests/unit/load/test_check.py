@@ -7,7 +7,8 @@ import pytest
 
 from turbokube.load.check import prepared
 from turbokube.load.phase import LoadError
-from turbokube.profile.phases import Create, Defaults, Phase, Replay, parse
+from turbokube.profile.phase_input import Defaults, parse
+from turbokube.profile.phases import Create, Phase, Replay
 
 BASE = {"kind": "create", "name": "base"}
 

@@ -8,7 +8,9 @@ import msgspec
 import pytest
 
 from turbokube.profile import phases
-from turbokube.profile.phases import Between, Churn, Create, Defaults, Phase, PhasesError, Read, Scale, Shape, parse
+from turbokube.profile.phase_input import Defaults, PhasesError, parse
+from turbokube.profile.phase_rules import check
+from turbokube.profile.phases import Between, Churn, Create, Phase, Read, Scale, Shape
 
 DEFAULTS = Defaults(run="r", namespaces=8, deployments=4, replicas=2, seed=7)
 BASE = {"kind": "create", "name": "base"}
@@ -185,4 +187,4 @@ def test_deadline_and_limits_may_be_moved() -> None:
 )
 def test_settings_are_checked_in_one_sentence(changes: dict[str, Any], message: str) -> None:
     base = parse([BASE], DEFAULTS)[0][0]
-    assert phases.check(msgspec.structs.replace(base, **changes)) == [message]
+    assert check(msgspec.structs.replace(base, **changes)) == [message]
