@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from turbokube.api.transport import MERGE_PATCH
+from turbokube.api.transport import Response
 from turbokube.bundle import trace
 from turbokube.bundle.ledger import Action, Entry
 from turbokube.bundle.trace import Header, Operation, Trace
@@ -25,7 +25,8 @@ from .pacing import Schedule, closed_loop, open_loop
 from .phase import RUN_LABEL, LoadError
 from .ready import NAMESPACES, NamespacesReady, Ready, namespace_body
 from .resources import Resource
-from .roll import ANNOTATION
+from .roll import generation, rolling
+from .scale import scaling
 from .send import Request
 from .states import Watches, rolled
 from .templates import Manifest
@@ -35,14 +36,6 @@ _START_S = 1.0  # until the first operation is due, so that it is not late alrea
 _VERSIONS = {"Pod": "v1", "Job": "batch/v1"}  # of the kinds that are not in apps/v1
 _STATEFUL = {"StatefulSet", "DaemonSet", "Job"}
 _MOST_PADDING = 200_000  # bytes; all annotations of an object may have 256 KiB
-
-
-class _Metadata(msgspec.Struct):
-    generation: int = 0
-
-
-class _Answer(msgspec.Struct):
-    metadata: _Metadata
 
 
 def fitting(phase: Replay) -> Replay:
@@ -68,7 +61,6 @@ class Thing:
     namespace: str
     created: Operation
     numbers: list[int] = field(default_factory=list)  # of its operations
-    manifest: Manifest | None = None
     awaiting: asyncio.Task[None] | None = None  # that its pods are as the last operation asks
     refused: bool = False
 
@@ -173,10 +165,9 @@ class ReplayWork:
         if any(number >= len(operations) or operations[number].verb != one.verb for number, one in known.items()):
             raise LoadError(f"trace {self.phase.trace} is another than that with which phase {self.phase.name} began")
         for thing in plan.things:
-            thing.manifest = made = self._manifest(thing)
-            self._context.ledger.plan(
-                self.phase.name, made.kind, made.namespace, made.name, made.replicas, made.stateless
-            )
+            kind, replicas = thing.created.kind, _pods(thing.created)[0]
+            stateless = kind not in _STATEFUL
+            self._context.ledger.plan(self.phase.name, kind, thing.namespace, thing.name, replicas, stateless)
         self._turns = {number: asyncio.Event() for number in plan.owners}
         self._done = sum(account.accepted is not None for account in self._accounts())
 
@@ -225,45 +216,44 @@ class ReplayWork:
         """One operation: after those on the same object before it, and without waiting for the pods of those."""
         assert self._plan is not None
         thing, account = self._plan.owners[number], self._account(number)
-        request = self._request(thing, number)
+        made = self._manifest(thing)
         if not account.accepted:
+            request = self._request(made, number)
             self._context.sender.meant(account, request.resource, request.verb, intended)
             for before in thing.numbers[: thing.numbers.index(number)][-1:]:
                 await self._turns[before].wait()
         thing.supersede()
         try:
-            if not thing.refused and (awaited := await self._send(thing, account, request)) is not None:
+            if not thing.refused and (awaited := await self._send(thing, account, made)) is not None:
                 thing.awaiting = asyncio.create_task(awaited)
         finally:
             self._turns[number].set()
 
-    async def _send(self, thing: Thing, account: Entry | Action, request: Request) -> Coroutine[Any, Any, None] | None:
+    async def _send(self, thing: Thing, account: Entry | Action, made: Manifest) -> Coroutine[Any, Any, None] | None:
         """Have it accepted; gives what is to be awaited then. None: it was refused, or there is nothing to await."""
-        sender, run, made, generation = self._context.sender, self.phase.run, thing.manifest, 0
-        assert made is not None
+        sender, run = self._context.sender, self.phase.run
         if isinstance(account, Entry):
             if not account.accepted:
                 thing.refused = not await sender.create(account, made.resource, made.path, made.body, run)
                 self._done += not thing.refused
             return None if thing.refused or account.ready else self._until_ready(account, made)
+        answer = None
         if not account.accepted:
-            answer = await sender.act(account, request, run)
+            answer = await sender.act(account, self._request(made, account.number), run)
             if not account.accepted:
                 return None
             self._done += 1
-            if answer is not None and account.verb == "roll":
-                generation = msgspec.json.decode(answer.body, type=_Answer).metadata.generation
-        return None if account.done else self._until_done(account, made, generation)
+        return None if account.done else self._until_done(account, made, answer)
 
     async def _until_ready(self, entry: Entry, made: Manifest) -> None:
         entry.ready = await self._ready.wait(entry, made)
         self._context.ledger.save(entry)
 
-    async def _until_done(self, action: Action, made: Manifest, generation: int) -> None:
+    async def _until_done(self, action: Action, made: Manifest, answer: Response | None) -> None:
         witness, orphaned = self._context.witness, self.phase.propagation == "orphan"
         if action.verb == "roll" and made.resource != "replicasets":  # of those, no pod is replaced
             states = self._watches.of(made.all)
-            await states.until(made.namespace, made.name, rolled(made.resource, generation))
+            await states.until(made.namespace, made.name, rolled(made.resource, generation(answer)))
         if action.replicas is not None and not (action.verb == "delete" and orphaned):
             await witness.pods_settle(made.namespace, made.name, action.replicas)
         action.done = time.time()
@@ -280,25 +270,26 @@ class ReplayWork:
             return entry
         known = ledger.actions(name).get(number)
         if known is None:
-            replicas = {"delete": 0, "scale": one.replicas}.get(one.verb)
+            replicas = 0 if one.verb == "delete" else self._wanted(thing, number)
             known = Action(name, number, one.verb, *entry.key, replicas=replicas)
         return known
 
-    def _request(self, thing: Thing, number: int) -> Request:
+    def _wanted(self, thing: Thing, number: int) -> int | None:
+        """How many pods the object is to have after an operation; None where the cluster decides."""
         assert self._plan is not None
-        assert thing.manifest is not None
-        made, one = thing.manifest, self._plan.operations[number]
-        path = f"{made.path}/{made.name}"
+        asked = (self._plan.operations[each].replicas for each in reversed(thing.numbers) if each <= number)
+        return next((replicas for replicas in asked if replicas is not None), None)
+
+    def _request(self, made: Manifest, number: int) -> Request:
+        assert self._plan is not None
+        one = self._plan.operations[number]
         if one.verb == "delete":
             return deletion(made, self.phase.propagation)
         if one.verb == "scale":
-            body = msgspec.json.encode({"spec": {"replicas": one.replicas}})
-            return Request("patch", f"{made.resource}/scale", "PATCH", f"{path}/scale", body, MERGE_PATCH)
+            return scaling(made, one.replicas or 0)
         if one.verb == "roll":
-            metadata = {"annotations": {ANNOTATION: f"{self.phase.name}-{number}"}}
-            body = msgspec.json.encode({"spec": {"template": {"metadata": metadata}}})
-            return Request("patch", made.resource, "PATCH", path, body, MERGE_PATCH)
-        return Request("create", made.resource, "POST", made.path, b"")
+            return rolling(made, f"{self.phase.name}-{number}")
+        return Request("create", made.resource, "POST", made.path)
 
     def _manifest(self, thing: Thing) -> Manifest:
         """The object that stands for the recorded one: its kind, numbers and size, on vnodes."""

@@ -14,6 +14,12 @@ from .templates import Manifest
 _SCALES = {"deployments", "replicasets", "statefulsets", "replicationcontrollers"}  # of those that own pods
 
 
+def scaling(made: Manifest, replicas: int) -> Request:
+    """What gives an object so many replicas."""
+    path, body = f"{made.path}/{made.name}/scale", msgspec.json.encode({"spec": {"replicas": replicas}})
+    return Request("patch", f"{made.resource}/scale", "PATCH", path, body, MERGE_PATCH)
+
+
 class ScaleWork(Acting):
     """One phase of kind scale at work."""
 
@@ -29,10 +35,7 @@ class ScaleWork(Acting):
         target = self.targets[number]
         made, known = target.made, self._actions().get(number)
         replicas = known.replicas if known is not None and known.replicas is not None else self._replicas(target)
-        path = f"{made.path}/{made.name}/scale"
-        body = msgspec.json.encode({"spec": {"replicas": replicas}})
-        request = Request("patch", f"{made.resource}/scale", "PATCH", path, body, MERGE_PATCH)
-        action, _ = await self.act(number, "scale", target.entry.key, intended, replicas, request)
+        action, _ = await self.act(number, "scale", target.entry.key, intended, replicas, scaling(made, replicas))
         if action.accepted:
             self.end(action, await self.settle(made, replicas))
 

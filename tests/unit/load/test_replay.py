@@ -93,7 +93,7 @@ def test_the_ledger_has_every_operation_with_its_intended_time(tmp_path: Path) -
         assert await run.phase(phase(tmp_path, speed=4.0)) == DONE
         rows, actions = objects(run), run.actions("replay")
         assert [(one.number, one.verb, one.replicas) for one in actions] == [
-            (3, "scale", 4), (4, "scale", 1), (5, "delete", 0), (7, "roll", None)
+            (3, "scale", 4), (4, "scale", 1), (5, "delete", 0), (7, "roll", 1)
         ]  # fmt: skip
         moments = {number: action.intended for number, action in ((one.number, one) for one in actions)}
         moments |= {1: rows["replay-1"]["intended"], 2: rows["replay-2"]["intended"], 6: rows["replay-3"]["intended"]}
