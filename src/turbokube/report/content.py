@@ -43,6 +43,7 @@ def build(reader: Reader) -> dict[str, Any]:
         "limits": [dataclasses.asdict(limit) for limit in verdict.limits],
         "preconditions": _preconditions(facts, limits["preconditions"]["churn"]),
         "offered": loads.offered(facts),
+        "watches": loads.watches(reader, facts),
         "bottleneck": loads.bound(reader, metrics),
         "namespaces": loads.namespace_times(loads.namespaces(reader)),
         "pods": dataclasses.asdict(facts.pods),
@@ -147,6 +148,7 @@ def _conditions(facts: Facts, processes: list[dict[str, Any]]) -> list[tuple[str
         ("Engine", str(meta.get("engine") or "")),
         ("Load", _load(profile, facts) if profile else ""),
         ("Objects", _objects(profile) if profile else ""),
+        ("Requests of the load", loads.mix(facts)),
         ("Bytes of one object", _words({k: f"{v:,}" for k, v in (meta.get("object_bytes") or {}).items()})),
         ("Lease", f"every {facts.lease_interval:g} s, lasts {profile.get('turbokube_lease_duration_s', 40)} s"),
         ("Machine", ", ".join(machine)),
@@ -199,6 +201,8 @@ def _load(profile: dict[str, Any], facts: Facts) -> str:
         if rate
         else f"{profile.get('turbokube_concurrency', '?')} namespaces at a time (closed loop)"
     )
+    if profile.get("turbokube_phases"):
+        return f"phases {loads.shapes(facts)}; placement {profile.get('turbokube_placement', 'namespace')}"
     kinds = ", ".join(str(phase["name"]) for phase in facts.phases)
     return f"phases {kinds}; {pace}; placement {profile.get('turbokube_placement', 'namespace')}"
 

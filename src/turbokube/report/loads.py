@@ -53,6 +53,48 @@ def _offer(offer: Offer, kind: str) -> dict[str, Any]:
     }
 
 
+def watches(reader: Reader, facts: Facts) -> list[dict[str, Any]]:
+    """Watches that phases held, per phase and resource: the most at once, sums, events and bytes per second."""
+    rows = reader.query(
+        "SELECT phase, resource, MAX(held) AS held, SUM(opened) AS opened, SUM(resumed) AS resumed,"
+        " SUM(failed) AS failed, SUM(events) AS events, SUM(bytes) AS bytes,"
+        " MAX(second) - MIN(second) + 1 AS seconds FROM watches GROUP BY phase, resource"
+    )
+    order = [phase["name"] for phase in facts.phases]
+    return sorted((dict(row) for row in rows), key=lambda row: (order.index(row["phase"]), row["resource"]))
+
+
+def mix(facts: Facts) -> str:
+    """Who asked how: SLOs hold for JSON and protobuf, for cached and consistent reads, so a report names the mix."""
+    specs = {phase["name"]: spec(phase) for phase in facts.phases}
+    parts: dict[str, int] = {}
+    for offer in facts.offers:
+        asked = specs.get(offer.phase, {})
+        words = "writes in JSON"
+        if asked.get("kind") == "read":
+            kind = "cached" if asked.get("resource_version") == "0" else "consistent"
+            words = f"{kind} {asked.get('verb', 'list')}s in {'protobuf' if asked.get('protobuf') else 'JSON'}"
+        parts[words] = parts.get(words, 0) + offer.counts["accepted"]
+    return ", ".join(f"{count:,} {words}" for words, count in parts.items())
+
+
+def shapes(facts: Facts) -> str:
+    """The phases in words: name, kind and rate."""
+    words = []
+    for phase in facts.phases:
+        asked = spec(phase)
+        kind, rate = asked.get("kind") or phase["kind"], asked.get("rate")
+        name = phase["name"] if phase["name"] == kind else f"{phase['name']} ({kind})"
+        words.append(f"{name} at {_rate(rate)}" if rate else name)
+    return ", ".join(words)
+
+
+def _rate(rate: Any) -> str:
+    if isinstance(rate, dict):
+        return ", ".join(f"{name} {value}" for name, value in rate.items())
+    return f"{rate:g}/s"
+
+
 def bound(reader: Reader, metrics: Metrics) -> dict[str, Any] | None:
     """What bound the load; None where there were no pods."""
     found = bottleneck.name(reader, metrics)

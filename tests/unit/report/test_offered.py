@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from tests.unit.report.hand import Bundle
+from turbokube.measure import verdict
 from turbokube.measure.offered import Offer, bucket_percentiles, offers
+from turbokube.measure.series import Metrics
 from turbokube.report import loads
 
 
@@ -98,3 +100,20 @@ def test_namespaces_are_timed_as_the_original_did(bundle: Bundle) -> None:
         "a,4500,1970-01-01T00:01:40.000Z,1970-01-01T00:01:44.500Z",
     ]
     assert loads.namespace_times(times)["max"] == 4.5
+
+
+def test_the_mix_of_requests_and_the_watches_that_were_held_are_told(bundle: Bundle) -> None:
+    bundle.phase("a", 100.0, 110.0, kind="create", rate={"poisson": 5}).phase("b", 110.0, 120.0, kind="read", rate=2)
+    bundle.phase("c", 120.0, 130.0, kind="read", verb="get", resource_version="0", protobuf=True)
+    for phase, accepted in (("a", 7), ("b", 5), ("c", 3)):
+        bundle.rows("requests", (phase, 100, "pods", "x", 9, accepted, 0, 0, 0, 0.1, 0.1, 9))
+    bundle.rows("watches", ("c", 121, "pods", 4, 4, 0, 0, 10, 900), ("c", 122, "pods", 5, 1, 1, 1, 30, 100))
+    with bundle.read() as reader:
+        facts = verdict.gather(reader, Metrics(reader), verdict.load_limits())
+        held = loads.watches(reader, facts)
+    assert loads.mix(facts) == "7 writes in JSON, 5 consistent lists in JSON, 3 cached gets in protobuf"
+    assert loads.shapes(facts) == "a (create) at poisson 5, b (read) at 2/s, c (read)"
+    assert held == [
+        {"phase": "c", "resource": "pods", "held": 5, "opened": 5, "resumed": 1, "failed": 1, "events": 40,
+         "bytes": 1000, "seconds": 2},
+    ]  # fmt: skip
