@@ -86,7 +86,11 @@ class Plan:
         self.things: list[Thing] = []
         spaces: dict[str, str] = {}
         now: dict[tuple[str, str, str], Thing] = {}
+        last = (False, 0.0)
         for number, one in enumerate(self.operations):
+            if (at := (not one.before, one.t)) < last:
+                raise LoadError(f"trace {phase.trace} is not in the order of time: line {number + 2}")
+            last = at
             if one.namespace not in spaces:
                 spaces[one.namespace] = phase.namespace(phase.indices[len(spaces) % phase.namespaces])
             if (one.verb == "create") == (one.key in now):
@@ -125,10 +129,9 @@ class ReplayWork:
     async def run(self) -> None:
         """Work until the trace is over and all pods are as it left them. Raises LoadError if something was refused."""
         try:
-            found = await asyncio.to_thread(trace.read, self.phase.trace)
+            self._plan = plan = await asyncio.to_thread(lambda: Plan(self.phase, trace.read(self.phase.trace)))
         except BundleError as error:
             raise LoadError(str(error)) from None
-        self._plan = plan = Plan(self.phase, found)
         self._begin(plan)
         try:
             await self._watches.beside(self._work(plan))

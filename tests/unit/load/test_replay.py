@@ -226,6 +226,15 @@ def test_a_trace_that_contradicts_itself_is_refused(tmp_path: Path) -> None:
             Plan(asked, trace.read(asked.trace))
 
 
+def test_a_trace_that_is_not_in_order_is_refused(tmp_path: Path) -> None:
+    asked = phase(tmp_path)
+    found = trace.read(asked.trace)
+    found.operations[3], found.operations[4] = found.operations[4], found.operations[3]
+    trace.write(found, Path(asked.trace))
+    with pytest.raises(LoadError, match="is not in the order of time: line 6"):
+        Plan(asked, trace.read(asked.trace))
+
+
 def test_a_trace_that_cannot_be_used_is_refused_before_anything_starts(tmp_path: Path) -> None:
     with pytest.raises(LoadError, match=r"there is no trace .*/none; playbooks/record.yml makes one"):
         fitting(Replay(run="r", name="replay", namespaces=0, trace=str(tmp_path / "none")))
