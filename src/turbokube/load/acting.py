@@ -21,6 +21,7 @@ from .states import Watches
 from .templates import Manifest, Templates
 from .work import Context
 
+_BREATH = 256  # objects looked at before others get the loop
 T = TypeVar("T")
 Acts = Scale | Roll | Patch | Churn | Delete
 
@@ -49,7 +50,9 @@ async def targets(
     spaces = {"", *(phase.namespace(index) for index in phase.indices)}
     stood = {entry.key: entry for entry in context.ledger.standing(phase.of, before=context.started)}
     found = []
-    for make in templates.makers(phase.template):
+    for number, make in enumerate(templates.makers(phase.template)):
+        if number % _BREATH == 0:
+            await asyncio.sleep(0)
         made = make()
         entry = stood.get((made.kind, made.namespace, made.name))
         if entry is not None and entry.namespace in spaces and able(made):
@@ -162,7 +165,9 @@ class Acting:
             action = Action(self.phase.name, number, verb, *key, replicas=replicas)
         if action.accepted:
             return action, None
-        self.context.sender.meant(action, request.resource, request.verb, intended)
+        if action.intended is None:
+            action.intended = intended
+            self.context.requests.meant(request.resource, request.verb, intended)
         return action, await self.context.sender.act(action, request, self.phase.run)
 
     def end(self, action: Action, moment: float) -> None:
@@ -189,5 +194,6 @@ class Acting:
         return action is not None and action.done is not None
 
     async def _counted(self, number: int, intended: float) -> None:
+        self.context.sender.begun(intended)
         await self.item(number, intended)
         self._done += self._ended(number)

@@ -43,7 +43,9 @@ class CreateWork:
     async def _work(self) -> None:
         await self._templates.discover(self._transport)
         cluster = [(self._planned(made), made) for made in self._templates.cluster()]
-        self._spaces = {index: self._plan(index) for index in self.phase.indices}
+        for index in self.phase.indices:
+            self._spaces[index] = self._plan(index)
+            await asyncio.sleep(0)
         for entry, made in cluster:
             await self._create(entry, made, time.time())
         self._watches.begin(self._namespaces.watch())

@@ -139,7 +139,7 @@ _COLUMNS = {"sent": 0, "accepted": 1, "throttled": 2, "retried": 3, "failed": 4}
 class Sender:
     """Sends with the load's own identity. `trouble` is told when no server answers.
 
-    `lag` is the worst delay (seconds) between the intended and the first sending since it was last read.
+    `lag` is the worst delay (seconds) between an intended moment and the work's beginning since it was last read.
     """
 
     def __init__(
@@ -159,6 +159,11 @@ class Sender:
         if account.intended is None:
             account.intended = intended
             self._requests.meant(resource, verb, intended)
+            self.begun(intended)
+
+    def begun(self, intended: float) -> None:
+        """What was meant for then is begun now. Whatever it waits for from now on is not the generator's doing."""
+        self.lag = max(self.lag, time.time() - intended)
 
     async def create(self, entry: Entry, resource: str, path: str, body: bytes, run: str) -> bool:
         """Whether the API server has the object. Tries for ever where trying again can help."""
@@ -223,7 +228,6 @@ class Sender:
             self.meant(account, resource, verb, now)
             if account.sent is None:
                 account.sent = now
-                self.lag = max(self.lag, now - (account.intended or now))
                 if keep is not None:
                     keep()
             self._requests.add(resource, verb, "sent")
