@@ -19,7 +19,8 @@ def plane() -> Iterator[ControlPlane]:
         pytest.fail(
             f"no {', '.join(missing)}: `make binaries` gets them, TURBOKUBE_BINARIES names a folder that has them"
         )
-    with control_plane(scheduler_extra=1, control_plane_controller_manager_env={"GOGC": "150"}) as running:
+    variables = {"control_plane_controller_manager_env": {"GOGC": "150"}, "control_plane_load_groups": ["shop.example"]}
+    with control_plane(scheduler_extra=1, **variables) as running:
         yield running
 
 
