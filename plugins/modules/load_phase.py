@@ -36,7 +36,8 @@ options:
       - V(present) has the phase O(name) run to its end.
       - V(finished) ends the run. Everything is scraped and counted once more, the bundle becomes one file, the agent
         ends.
-      - V(absent) deletes the namespaces that carry the run's label, and waits until they and their pods are gone.
+      - V(absent) deletes the namespaces that carry the run's label, and waits until they and their pods are gone; then
+        what carries it in no namespace, such as custom resource definitions.
     type: str
     choices: [present, finished, absent]
     default: present
@@ -207,7 +208,8 @@ EXAMPLES = r"""
 RETURN = r"""
 phase_state:
   description:
-    - How the phases ended. V(done), all is done; V(deadline), at least one phase was not done in time.
+    - How the phases ended. V(done), all is done; V(deadline), at least one phase was not done in time; V(stopped), a
+      guard rail (docs/guards.md) stopped them, and no phase after them was begun.
     - A phase that was stopped for another reason fails the module.
   returned: when O(state=present), not in check mode
   type: str
@@ -327,14 +329,15 @@ def _present(module: AnsibleModule) -> dict[str, t.Any]:
     for group in groups:
         answer = drive.advance(client, log, target, spec, group, wish["wait_for"])
         progress, lines, changed = progress + answer["progress"], lines + answer["lines"], answer["begun"]
-        if changed:
+        if changed or _guarded(progress):
             break
-    if stopped := [one for one in progress if one["state"] == "stopped"]:
+    if stopped := [one for one in progress if one["state"] == "stopped" and not one.get("guard")]:
         why = "; ".join(f"phase {one['phase']} of run {wish['run']} was stopped: {one['note']}" for one in stopped)
         module.fail_json(msg=why, progress=progress)
     return {
         "changed": changed,
-        "finished": len(progress) == len(phases) and all(one["state"] != "running" for one in progress),
+        "finished": (len(progress) == len(phases) or _guarded(progress))
+        and all(one["state"] != "running" for one in progress),
         "progress_lines": lines,
         "progress": progress,
         **_outcome(progress),
@@ -355,11 +358,16 @@ def _groups(wish: dict[str, t.Any], bundle: Path) -> list[tuple[t.Any, ...]]:
     return [tuple(prepared(phase) for phase in group) for group in groups]
 
 
+def _guarded(progress: list[dict[str, t.Any]]) -> bool:
+    """Whether a guard has stopped phases: none begins after them."""
+    return any(one.get("guard") for one in progress)
+
+
 def _outcome(found: list[dict[str, t.Any]]) -> dict[str, t.Any]:
-    late = [one for one in found if one["state"] == "deadline"]
+    early = [one for one in found if one["state"] in ("stopped", "deadline")]
     return {
-        "phase_state": "deadline" if late else "done",
-        "note": "; ".join(f"{one['phase']}: {one['note']}" if len(found) > 1 else one["note"] for one in late),
+        "phase_state": max((one["state"] for one in early), key=("deadline", "stopped").index, default="done"),
+        "note": "; ".join(f"{one['phase']}: {one['note']}" if len(found) > 1 else one["note"] for one in early),
     }
 
 
@@ -385,6 +393,8 @@ def _absent(module: AnsibleModule) -> dict[str, t.Any]:
             "their pods end only while the fleet runs",
             **left,
         )
+    if left.get("others"):
+        module.fail_json(msg=f"{left['others']} objects of run {wish['run']} that are in no namespace are left", **left)
     return {"changed": left["deleted"] > 0, **left}
 
 

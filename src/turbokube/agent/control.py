@@ -23,12 +23,16 @@ class Controller:
         self._token = ""
         self._heard = clock()
 
-    def attend(self, token: str) -> None:
-        """Note that this controller is there; raises ControlError while another one drives the run."""
+    def attend(self, token: str) -> bool:
+        """Note that this controller is there, and whether it is a new one.
+
+        Raises ControlError while another one drives the run.
+        """
         if token != self._token and self._token and self.silence < TAKEOVER_S and not _dead(self._token):
             raise ControlError(f"run {self._run} is being driven by another ansible-playbook")
-        self._token = token
+        new, self._token = token != self._token, token
         self._heard = self._clock()
+        return new
 
     @property
     def silence(self) -> float:

@@ -86,8 +86,10 @@ class Agent:
             raise ControlError(f"the agent knows no command {command!r}")
         controller = str(request.pop("controller", ""))
         if command not in ("status", "stop"):
-            self._controller.attend(controller)
+            new = self._controller.attend(controller)
             if self._session is not None:
+                if new and command == "open":
+                    self._session.arm(request["run"]["profile"])
                 self._session.proceed()
         try:
             return await handlers[command](**request)
@@ -102,7 +104,7 @@ class Agent:
         async with self._opening:
             if self._session is None:
                 try:
-                    session = Session(self._bundle, msgspec.convert(run, RunSpec))
+                    session = Session(self._bundle, msgspec.convert(run, RunSpec), self._state)
                     await session.start()
                 except BaseException:
                     await self._stop()  # an agent without a run is of no use

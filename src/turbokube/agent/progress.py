@@ -25,6 +25,7 @@ class PhaseProgress(msgspec.Struct, kw_only=True):
     eta: float | None = None
     elapsed: float = 0.0
     note: str = ""
+    guard: str = ""  # the guard that stopped it
     paused: bool = False
     away: list[str] = []
 
@@ -75,7 +76,8 @@ def line(progress: PhaseProgress) -> str:
         if progress.away:
             parts.append(f"no answer from {', '.join(progress.away)}")
     else:
-        parts.append(f"{progress.state} after {duration(progress.elapsed)}")
+        why = f": {progress.note}" if progress.guard else ""
+        parts.append(f"{progress.state} after {duration(progress.elapsed)}{why}")
     return f"{progress.phase}: {' · '.join(parts)}"
 
 

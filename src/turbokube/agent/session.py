@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import shutil
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +33,10 @@ from turbokube.measure.verdict import lease_interval, lease_period
 from turbokube.predict import machine
 
 from . import facts
+from .guards import Guards, Trip
 from .progress import PhaseProgress, Rate
 from .witness import Witnesses
 
-_LEAST_DISK = 200 * 1024 * 1024  # bytes free at the bundle; below it the phase ends while the rest can be written
 _ANSWER_WITHIN_S = 15.0  # an API server must answer when a run is opened
 _TICK_S = 0.1  # of the event loop's lag sampler
 
@@ -66,9 +65,10 @@ class Running:
 class Session:
     """Everything of a run that lives in the agent. Make it inside a running event loop, then `start`."""
 
-    def __init__(self, folder: Path, spec: RunSpec) -> None:
+    def __init__(self, folder: Path, spec: RunSpec, state: Path) -> None:
         self.folder = folder
         self.spec = spec
+        self._state = state
         before = runs.read(folder)
         if before is not None:
             runs.same_profile(spec.run, before.get("profile") or {}, spec.profile)
@@ -88,6 +88,14 @@ class Session:
         self._words: dict[str, str] = {}  # the last ones of phases that have ended
         self._shut_at = 0.0
         self.failure: str | None = None
+        self.arm(spec.profile)
+
+    def arm(self, profile: Mapping[str, Any]) -> None:
+        """Set the guards by a profile; what they stopped may be gone on with."""
+        self.tripped: Trip | None = None
+        self._guards = Guards.of(
+            profile, (self.folder, self._state), self.scraper, lambda: self.observer.node_counts()[:2]
+        )
 
     def _resume(self) -> None:
         """Note since when no agent has lived, if one has before."""
@@ -163,6 +171,12 @@ class Session:
                 f"{', '.join(others)}"
             )
         due = [phase for phase in phases if self._due(phase)]
+        if self.tripped is not None:
+            if others := [name for name in names if name not in self._phases]:
+                raise LoadError(
+                    f"phase {', '.join(others)} of run {self.spec.run} does not begin: {self.tripped.words}"
+                )
+            return False
         new = [phase for phase in due if phase.name not in self._under_way]
         contexts = [self._context(phase) for phase in new]
         works = [KINDS[context.phase.kind](context) for context in contexts]  # all, before the first begins
@@ -292,6 +306,7 @@ class Session:
             eta=one.rate.left(intended - seen.running) if one else None,
             elapsed=(row["ended"] or time.time()) - row["started"],
             note=row["note"] or "",
+            guard=self.tripped.name if self.tripped is not None and row["note"] == self.tripped.words else "",
             words=one.work.words() if one else self._words.get(name, ""),
             paused=not self.gate.is_open,
             away=self.scraper.away(),
@@ -310,8 +325,14 @@ class Session:
             if self.writer.error is not None:
                 self.failure = f"the bundle cannot be written: {self.writer.error}"
                 self.stop_phase(self.failure)
-            elif self.working and shutil.disk_usage(self.folder).free < _LEAST_DISK:
-                self.stop_phase(f"less than {_LEAST_DISK >> 20} MB are free at {self.folder}")
+            elif self.working and self.tripped is None and (trip := self._guards.look()) is not None:
+                self.trip(trip)
+
+    def trip(self, trip: Trip) -> None:
+        """End the phases under way; none begins until `arm`."""
+        self.tripped = trip
+        self.writer.meta(guard={**dataclasses.asdict(trip), "time": time.time()})
+        self.stop_phase(trip.words)
 
     def _sample(self, loop_lag: float) -> None:
         now = time.time()

@@ -19,6 +19,7 @@ _ASIDE = frozenset(
     for name in (
         *("run", "profile", "home", "preflight", "collect_on", "binaries", "deadline_s"),
         *("fail_on_verdict", "slo", "limits"),
+        *(f"guard_{name}" for name in ("store", "outage_s", "notready", "memory", "disk")),
     )
 )
 

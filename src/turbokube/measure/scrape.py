@@ -150,6 +150,11 @@ class Store:
         self._before[component.name] = now
         self._writer.insert("samples", rows)
 
+    def last(self, component: str, sample: bytes) -> float | None:
+        """The value that a sample had last; None if it was never kept."""
+        found = self._last.get((component, sample))
+        return None if found is None else float(found[1])
+
     def _series(self, component: Component, kind: bytes, sample: bytes) -> tuple[int, bool]:
         metric, labels = identity(sample)
         key = (component.name, metric, labels)
@@ -192,6 +197,16 @@ class Scraper:
     def names(self) -> list[str]:
         """Names of all components."""
         return [one.component.name for one in self._watched]
+
+    def silent(self, kind: str) -> float:
+        """Seconds since when no component of this kind has answered; 0 while one does, or none ever did."""
+        since = [one.away_since for one in self._watched if one.component.kind == kind and one.answered]
+        return time.time() - max(since) if since and all(since) else 0.0
+
+    def latest(self, metric: str) -> dict[str, float]:
+        """The last value of a metric without labels, by component."""
+        values = {name: self._store.last(name, metric.encode()) for name in self.names()}
+        return {name: value for name, value in values.items() if value is not None}
 
     async def now(self, names: Sequence[str] = ()) -> None:
         """One more scrape of these, of all when none is named."""

@@ -2,7 +2,8 @@
 
 PASS: every gate held. FAIL: one did not, whatever else is unclear. INCONCLUSIVE: no gate is known to be broken, but one
 could not be judged: too few samples, nothing recorded, vnodes of another fidelity than was asked for, or our own
-measured lag is beyond what the numbers bear. CPU is never a reason: a machine that is busy all the time may measure
+measured lag is beyond what the numbers bear. Nor is anything when the machine that measures ran out of memory or disk:
+what broke may be its doing. CPU is never a reason: a machine that is busy all the time may measure
 well, and measured lag says whether it does.
 """
 
@@ -154,8 +155,9 @@ def judge(facts: Facts, limits: Limits) -> Verdict:
     if not facts.pods.planned and not facts.offers:
         reason = "no load was recorded in this bundle"
         return Verdict(INCONCLUSIVE, (reason,), ())
+    guard = _guard(facts)
     found = [
-        *_phases(facts),
+        *_phases(facts, guard),
         *_pods(facts),
         *_nodes(facts),
         _fidelity(facts),
@@ -168,6 +170,8 @@ def judge(facts: Facts, limits: Limits) -> Verdict:
         _record(facts, limits["record"]["least"]),
         *_interrupted(facts),
     ]
+    if guard.get("ours"):
+        found = [replace(limit, outcome="inconclusive") if limit.outcome == "fail" else limit for limit in found]
     word = PASS
     for outcome, meaning in (("inconclusive", INCONCLUSIVE), ("fail", FAIL)):
         if any(limit.outcome == outcome for limit in found):
@@ -197,7 +201,14 @@ def _named(gap: sli.Interruption, facts: Facts) -> str:
     return f"outage of {gap.what} {span(gap)}" + (f" ({gap.detail})" if gap.detail else "")
 
 
-def _phases(facts: Facts) -> Iterable[Limit]:
+def _guard(facts: Facts) -> Mapping[str, Any]:
+    """The guard that ended the load; nothing if none did, or the phases that it stopped were gone on with."""
+    guard: Mapping[str, Any] = facts.meta.get("guard") or {}
+    stopped = any(phase["state"] == "stopped" and phase["note"] == guard.get("words") for phase in facts.phases)
+    return guard if stopped else {}
+
+
+def _phases(facts: Facts, guard: Mapping[str, Any]) -> Iterable[Limit]:
     for phase in facts.phases:
         name, title = f"phase-{phase['name']}", f"Phase {phase['name']} ended"
         if phase["state"] == "done":
@@ -206,6 +217,8 @@ def _phases(facts: Facts) -> Iterable[Limit]:
             yield gate(
                 name, title, False, "deadline", "done", phase["note"] or "its deadline passed before all was done"
             )
+        elif guard and phase["note"] == guard["words"]:
+            yield gate(name, title, False, "stopped", "done", f"a guard stopped it: {guard['words']}")
         else:
             why = (
                 f"it is {phase['state']}: the run is not over"

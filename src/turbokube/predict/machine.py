@@ -36,7 +36,7 @@ def look(home: Path, cache: Path, state: Path | None = None) -> Machine:
     """This machine, now. `state`: of a run whose processes may live already; their memory counts as available."""
     return Machine(
         cores=_cores(),
-        memory=_memory() + (_held(state) if state else 0),
+        memory=available_memory() + (_held(state) if state else 0),
         home_free=shutil.disk_usage(existing(home)).free,
         cache_free=shutil.disk_usage(existing(cache)).free,
         open_files=resource.getrlimit(resource.RLIMIT_NOFILE)[1],
@@ -72,7 +72,7 @@ def _cores() -> float:
     return cores
 
 
-def _memory() -> int:
+def available_memory() -> int:
     """Memory that can be had without swapping: MemAvailable, and what a container's limit leaves (cgroup v2)."""
     fields = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
     available = int(fields["MemAvailable"].split()[0]) * 1024

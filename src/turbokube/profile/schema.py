@@ -63,6 +63,7 @@ SECTIONS = {
     "turbokube_engine": "The fleet",
     "turbokube_kubernetes_version": "The target",
     "turbokube_kubeconfig": "An existing cluster",
+    "turbokube_guard_store": "Guard rails",
     "turbokube_scrape_interval_s": "The record",
 }
 
@@ -228,6 +229,26 @@ class Profile:
     kubeconfig: str = variable("", "Kubeconfig of an existing cluster to load; empty: a control plane is started.")
     context: str = variable("", "Its context; empty: the current one.")
     shared_target: bool = variable(False, "Whether an existing cluster with nodes of its own may be loaded.")
+
+    # Guard rails: what ends a load before its time (docs/guards.md)
+    guard_store: float = variable(
+        0.95, "Share of its quota that etcd's file may fill before the load is stopped; 0: any.", least=0, most=1
+    )
+    guard_outage_s: float = variable(
+        300.0, "Seconds without an answer of any API server after which it is; 0: never.", least=0, most=604800
+    )
+    guard_notready: float = variable(
+        0.55, "Share of the vnodes that may be NotReady, beside those of turbokube_faults; 0: all.", least=0, most=1
+    )
+    guard_memory: str = variable(
+        "256Mi", "Memory that must be available on the admin's machine; empty: none.", quantity=True, empty=True
+    )
+    guard_disk: str = variable(
+        "256Mi",
+        "Space that must be free for .turbokube and runs on the admin's machine; empty: none.",
+        quantity=True,
+        empty=True,
+    )
 
     # The record
     scrape_interval_s: float = variable(15.0, "Seconds between scrapes of every component.", least=1, most=300)

@@ -91,6 +91,23 @@ def test_a_run_without_fault_passes() -> None:
     assert {each.role for each in found.limits} == {"gate", "report"}
 
 
+def guarded(*, ours: bool, state: str = "stopped", **changes: Any) -> Verdict:
+    words = "it is full"
+    phases = ({"name": "create", "state": state, "note": words if state == "stopped" else ""},)
+    return judged(phases=phases, meta={**facts().meta, "guard": {"words": words, "ours": ours}}, **changes)
+
+
+def test_a_guard_of_the_target_fails_the_run_and_one_of_ours_leaves_it_open() -> None:
+    never = dataclasses.replace(PODS, running=8000, never=192)
+    found = guarded(ours=False)
+    assert (found.word, found.reasons[0]) == (FAIL, "Phase create ended: a guard stopped it: it is full")
+    found = guarded(ours=True, pods=never)
+    assert (found.word, found.reasons[0]) == (INCONCLUSIVE, "Phase create ended: a guard stopped it: it is full")
+    assert limit(found, "pods-running").outcome == "inconclusive"
+    assert guarded(ours=True, state="done").word == PASS  # the phase was gone on with
+    assert guarded(ours=True, state="done", pods=never).word == FAIL
+
+
 NODES = sli.Nodes(256, 256, 1.0, 0, ())
 
 

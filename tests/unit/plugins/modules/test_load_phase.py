@@ -93,3 +93,17 @@ def test_a_phase_that_was_stopped_fails_the_module(run: Any) -> None:
     result = run(lambda group: answer(group, "stopped", begun=True), phases=[BASE])
     assert result["failed"]
     assert result["msg"] == "phase base of run r was stopped: "
+
+
+def test_after_a_phase_that_a_guard_stopped_none_begins(run: Any) -> None:
+    asked: list[str] = []
+
+    def agent(group: Any) -> dict[str, Any]:
+        asked.append(group[0].name)
+        found = answer(group, "stopped", begun=False)
+        found["progress"][0] |= {"note": "the store is full", "guard": "store"}
+        return found
+
+    result = run(agent, phases=[BASE, {"kind": "scrape"}])
+    assert asked == ["base"]
+    assert (result["finished"], result["phase_state"], result["note"]) == (True, "stopped", "the store is full")
