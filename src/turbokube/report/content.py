@@ -20,6 +20,8 @@ from . import experts, loads
 from .plots import CONTROL_PLANE, Plots, short
 
 SCHEMA = 1
+_OURS = ("fleet", "agent")  # the agent is load generator, observer and scraper
+OWN_SHARE = 0.08  # of the CPU that a run uses: more, and at fidelity lease we measure ourselves
 
 
 def build(reader: Reader) -> dict[str, Any]:
@@ -31,20 +33,22 @@ def build(reader: Reader) -> dict[str, Any]:
     begin, end = _span(reader, facts)
     plots = Plots(reader, metrics, facts, (begin, end)).all()
     processes = _processes(metrics, begin, end)
+    spent, bottleneck = own(metrics, processes), loads.bound(reader, metrics)
     others = experts.Experts(reader, metrics, end - begin).build()
     found = {
         "schema": SCHEMA,
         "run": facts.meta.get("run", ""),
         "verdict": verdict.word,
         "reasons": verdict.reasons,
-        "headline": _headline(facts, verdict),
-        "conditions": _conditions(facts, processes),
+        "headline": _headline(facts, verdict, bottleneck),
+        "conditions": _conditions(facts, processes, spent),
+        "own": spent,
         "slo": {key: limits[key] for key in ("name", "dated", "source")},
         "limits": [dataclasses.asdict(limit) for limit in verdict.limits],
         "preconditions": _preconditions(facts, limits["preconditions"]["churn"]),
         "offered": loads.offered(facts),
         "watches": loads.watches(reader, facts),
-        "bottleneck": loads.bound(reader, metrics),
+        "bottleneck": bottleneck,
         "namespaces": loads.namespace_times(loads.namespaces(reader)),
         "pods": dataclasses.asdict(facts.pods),
         "nodes": dataclasses.asdict(facts.nodes) if facts.nodes else None,
@@ -91,7 +95,7 @@ def _span(reader: Reader, facts: Facts) -> tuple[float, float]:
     return (row[0] or 0.0, max(row[1] or 0.0, (row[0] or 0.0) + 1.0))
 
 
-def _headline(facts: Facts, verdict: Verdict) -> list[dict[str, str]]:
+def _headline(facts: Facts, verdict: Verdict, bottleneck: dict[str, Any] | None) -> list[dict[str, str]]:
     """What stands on top, each number with its condition."""
     pods, load = facts.pods, facts.throughput
     outcomes = {limit.name: limit for limit in verdict.limits}
@@ -120,16 +124,18 @@ def _headline(facts: Facts, verdict: Verdict) -> list[dict[str, str]]:
         if ratio.overall is not None:
             worst = f"worst 60 s {ratio.worst[2]:.3f}" if ratio.worst else "no whole 60 s"
             tiles.append(("Leases renewed", f"{100 * ratio.overall:.1f} %", f"of those due; {worst}"))
-    api = [limit for name, limit in outcomes.items() if name.startswith("api-") and limit.role == "gate"]
-    if api:
-        held = sum(limit.outcome == "pass" for limit in api)
-        tiles.append(
-            ("API call SLO", f"{held} of {len(api)} held", "series with n ≥ 300, ≤ 1 % of calls over 1 s or 30 s")
-        )
+    api = [limit for name, limit in outcomes.items() if name.startswith("api-")]
+    if judged := [limit for limit in api if limit.role == "gate"]:
+        held = sum(limit.outcome == "pass" for limit in judged)
+        void = sum(limit.role == "not applicable" for limit in api)
+        note = "series with n ≥ 300, ≤ 1 % of calls over 1 s or 30 s" + (f"; {void} not applicable" if void else "")
+        tiles.append(("API call SLO", f"{held} of {len(judged)} held", note))
+    if bottleneck is not None:
+        tiles.append(("What bound", bottleneck["cause"] or bottleneck["words"].partition(":")[0], bottleneck["words"]))
     return [{"title": title, "value": value, "note": note} for title, value, note in tiles]
 
 
-def _conditions(facts: Facts, processes: list[dict[str, Any]]) -> list[tuple[str, str]]:
+def _conditions(facts: Facts, processes: list[dict[str, Any]], spent: dict[str, Any]) -> list[tuple[str, str]]:
     """Under what the numbers hold."""
     lags = sorted(facts.lags.items())
     meta = facts.meta
@@ -153,6 +159,7 @@ def _conditions(facts: Facts, processes: list[dict[str, Any]]) -> list[tuple[str
         ("Lease", f"every {facts.lease_interval:g} s, lasts {profile.get('turbokube_lease_duration_s', 40)} s"),
         ("Machine", ", ".join(machine)),
         ("Our own load", _own(processes)),
+        ("CPU of fleet, generator, observer and scraper", _own_words(spent)),
         ("Our own lag", "; ".join(f"{who} p99 {p99:.3g} s, max {most:.3g} s" for who, (_, p99, most) in lags)),
         ("API latency metric", facts.api.metric or "none"),
         ("Windows", _windows(facts)),
@@ -217,9 +224,32 @@ def _objects(profile: dict[str, Any]) -> str:
     return f"{', '.join(sizes)}; template: {template}, {token} ServiceAccount token"
 
 
+def own(metrics: Metrics, processes: list[dict[str, Any]]) -> dict[str, Any]:
+    """CPU seconds of what measures and plays, its share of all that the run used, and what else the machine did."""
+    total = sum(row["cpu_seconds"] for row in processes)
+    ours = sum(row["cpu_seconds"] for row in processes if row["kind"] in _OURS)
+    busy = metrics.totals("turbokube_machine_cpu_seconds_total", lambda series: series.labels.get("mode")).get("busy")
+    return {
+        "cpu_seconds": ours,
+        "of_cpu_seconds": total,
+        "share": ours / total if total else None,
+        "limit": OWN_SHARE,
+        "others_cpu_seconds": None if busy is None else max(0.0, busy - total),
+    }
+
+
+def _own_words(of: dict[str, Any]) -> str:
+    if of["share"] is None:
+        return ""
+    used = f"{of['cpu_seconds']:,.0f} s, {of['share']:.1%} of what all processes of the run used"
+    others = of["others_cpu_seconds"]
+    beside = "" if others is None else f"; what else ran on the agent's machine: {others:,.0f} s"
+    return f"{used} ({of['of_cpu_seconds']:,.0f} s){beside}"
+
+
 def _own(processes: list[dict[str, Any]]) -> str:
     words = []
-    for kind in ("fleet", "agent"):
+    for kind in _OURS:
         rows = [row for row in processes if row["kind"] == kind]
         cores, memory = (sum(row[key] for row in rows) for key in ("cores", "memory_bytes"))
         several = f" ({len(rows)} processes)" if len(rows) > 1 else ""

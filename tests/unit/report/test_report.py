@@ -158,12 +158,16 @@ def test_json_keeps_its_keys(written: render.Written) -> None:
     found = json.loads(written.paths["report.json"].read_text())
     assert found["schema"] == 1
     assert list(found) == [
-        "schema", "run", "verdict", "reasons", "headline", "conditions", "slo", "limits", "preconditions", "offered",
-        "watches", "bottleneck", "namespaces", "pods", "nodes", "fidelity", "throughput", "startup", "api", "leases",
+        "schema", "run", "verdict", "reasons", "headline", "conditions", "own", "slo", "limits", "preconditions",
+        "offered", "watches", "bottleneck", "namespaces", "pods", "nodes", "fidelity", "throughput", "startup", "api", "leases",
         "oldest_renewal", "scheduler", "experts", "tables", "processes", "lag", "counts", "scrapes", "interruptions",
         "phases", "profile", "begin", "end", "bands", "plots",
     ]  # fmt: skip
     assert found["verdict"] == written.verdict == "PASS"
+    assert found["own"]["share"] == pytest.approx(
+        found["own"]["cpu_seconds"] / found["own"]["of_cpu_seconds"], rel=1e-3
+    )
+    assert 0 < found["own"]["share"] < found["own"]["limit"]
     assert found["pods"]["running"] == 8192
 
 
