@@ -159,8 +159,9 @@ def test_json_keeps_its_keys(written: render.Written) -> None:
     assert found["schema"] == 1
     assert list(found) == [
         "schema", "run", "verdict", "reasons", "headline", "conditions", "own", "slo", "limits", "preconditions",
-        "offered", "watches", "bottleneck", "namespaces", "pods", "nodes", "fidelity", "throughput", "startup", "api", "leases",
-        "oldest_renewal", "scheduler", "experts", "tables", "processes", "lag", "counts", "scrapes", "interruptions",
+        "offered", "watches", "bottleneck", "namespaces", "pods", "nodes", "fidelity", "throughput", "startup", "api",
+        "leases", "oldest_renewal", "scheduler", "experts", "tables", "processes", "lag", "counts", "scrapes",
+        "interruptions",
         "phases", "profile", "begin", "end", "bands", "plots",
     ]  # fmt: skip
     assert found["verdict"] == written.verdict == "PASS"
