@@ -63,7 +63,7 @@ class ReadWork:
         random.Random(f"{self.phase.seed}/{self.phase.name}").shuffle(self._spaces)
         self._objects: list[str] = []  # paths, of verb get
         self._holding: Holding | None = None
-        self._answers = 0
+        self._begun = self._answers = 0
         self._until = self.phase.duration  # in time that the phase is at work
 
     async def run(self) -> None:
@@ -92,8 +92,8 @@ class ReadWork:
         return f"{self._holding.words()}, {left}" if self._holding else f"{self._answers} answers, {left}"
 
     def missing(self) -> str:
-        """The rest of its time, or the answers to the last requests."""
-        return self.words()
+        """The answers to the last requests, and the rest of its time."""
+        return f"{self._begun - self._answers} reads without an answer, {self.words()}"
 
     async def _until_over(self) -> None:
         context, phase, until = self._context, self.phase, self._until
@@ -110,6 +110,7 @@ class ReadWork:
             await open_loop(itertools.chain((first,), numbers), self._one, Schedule(speed, start, context.gate, first))
 
     async def _one(self, number: int, intended: float) -> None:
+        self._begun += 1
         if self._objects:
             path = self._objects[number % len(self._objects)]
             await self._context.sender.read(self._request("get", path, 30.0), intended)

@@ -89,11 +89,11 @@ def known(version: str, kind: str) -> Resource | None:
 
 
 def defined(crd: dict[str, Any]) -> list[Resource]:
-    """What a CustomResourceDefinition will make known, one of each of its versions. Raises LoadError."""
+    """What a CustomResourceDefinition will make known, one of each version that it serves. Raises LoadError."""
     try:
         spec = crd["spec"]
         names, namespaced = spec["names"], spec["scope"] == "Namespaced"
-        versions = [f"{spec['group']}/{version['name']}" for version in spec["versions"]]
+        versions = [f"{spec['group']}/{version['name']}" for version in spec["versions"] if version["served"]]
         return [Resource(version, names["kind"], names["plural"], namespaced) for version in versions]
     except (KeyError, TypeError):
         raise LoadError("template of a CustomResourceDefinition must have group, names, scope and versions") from None

@@ -153,6 +153,17 @@ def test_refused_reads_stop_the_phase(tmp_path: Path, monkeypatch: pytest.Monkey
     scenario(tmp_path, then)
 
 
+def test_answers_that_do_not_come_are_waited_for_until_the_deadline(tmp_path: Path) -> None:
+    async def then(run: Run, cluster: Cluster) -> None:
+        cluster.fault = lambda method, path: Response(503, b"{}")
+        outcome = await run.phase(read(rate=50.0, duration=0.1, deadline=0.3))
+        assert outcome.state == "deadline"
+        assert outcome.note == "after 0.3 s: 5 reads without an answer, 0 answers, 0 s left"
+        assert run.sums("read")["deployments", "list"]["intended"] == 5
+
+    scenario(tmp_path, then)
+
+
 def test_a_list_tells_of_itself_wherever_it_does_so() -> None:
     wanted = ("7", "abc")
     before = (

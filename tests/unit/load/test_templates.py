@@ -7,7 +7,9 @@ import msgspec
 import pytest
 
 from turbokube.api.transport import Response
+from turbokube.load import resources
 from turbokube.load.phase import LoadError
+from turbokube.load.resources import Resource
 from turbokube.load.templates import Templates
 from turbokube.profile.phases import Create, ObjectSet
 
@@ -182,7 +184,9 @@ spec:
   group: example.com
   scope: %s
   names: {plural: geese, singular: goose, kind: Goose}
-  versions: [{name: v1, served: true, storage: true, schema: {openAPIV3Schema: {type: object}}}]
+  versions:
+    - {name: v1, served: true, storage: true, schema: {openAPIV3Schema: {type: object}}}
+    - {name: v0, served: false, storage: false, schema: {openAPIV3Schema: {type: object}}}
 """
 GOOSE = "{apiVersion: example.com/v1, kind: Goose, metadata: {name: '{{ name }}'}, spec: {size: {{ size }}}}"
 
@@ -201,6 +205,7 @@ def test_custom_resources_go_where_their_definition_says() -> None:
         "",
         "established",
     )
+    assert resources.defined(msgspec.json.decode(crd.body)) == [Resource("example.com/v1", "Goose", "geese")]
     assert templates.per_namespace == 2
     goose = templates.manifest(1, 1)
     assert (goose.path, goose.all) == (
