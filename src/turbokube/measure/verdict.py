@@ -37,6 +37,7 @@ from .pods import Pods, Starts, Startup, load
 from .series import Metrics
 
 Limits = Mapping[str, Any]
+_MOST_VOID = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +189,15 @@ def _reasons(found: Iterable[Limit], facts: Facts) -> Iterable[str]:
         gates = [limit for limit in found if limit.outcome == "pass"]
         yield f"all {len(gates)} gates held"
     yield from (_named(gap, facts) for gap in facts.interruptions)
-    yield from (f"{limit.title}: {limit.reason}" for limit in found if limit.role == NOT_APPLICABLE)
+    yield from _void([limit for limit in found if limit.role == NOT_APPLICABLE])
+
+
+def _void(limits: list[Limit]) -> Iterable[str]:
+    """One sentence each, or one for all where there are many."""
+    if len(limits) <= _MOST_VOID:
+        yield from (f"{limit.title}: not applicable: {limit.reason}" for limit in limits)
+    else:
+        yield f"{len(limits)} limits are not applicable, such as {limits[0].title}: {limits[0].reason}"
 
 
 def _named(gap: sli.Interruption, facts: Facts) -> str:

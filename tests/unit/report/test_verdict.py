@@ -14,6 +14,7 @@ import pytest
 from turbokube.bundle.reader import Reader
 from turbokube.bundle.writer import Writer
 from turbokube.measure import sli, verdict
+from turbokube.measure.bounds import Bound
 from turbokube.measure.fidelity import Fidelity
 from turbokube.measure.offered import Offer
 from turbokube.measure.outcome import FAIL, INCONCLUSIVE, PASS, Limit
@@ -21,6 +22,7 @@ from turbokube.measure.pods import Pods, Starts, Startup
 from turbokube.measure.preconditions import Precondition
 from turbokube.measure.series import Metrics
 from turbokube.measure.verdict import Facts, Verdict
+from turbokube.profile.limits import known_limits
 
 LIMITS = verdict.load_limits()
 PODS = Pods(8192, 8192, 8192, 8192, 0, 0, 0, 0, 0, 0)
@@ -269,6 +271,35 @@ def test_a_record_that_is_not_whole_is_inconclusive(changes: dict[str, Any], out
     found = judged(**changes)
     assert limit(found, "record").outcome == outcome
     assert found.word == (PASS if outcome == "pass" else INCONCLUSIVE)
+
+
+def test_many_limits_that_are_not_applicable_are_one_reason() -> None:
+    slow = [series(calls(1000, 500), resource=name) for name in ("pods", "nodes", "leases", "events")]
+    found = judged(api=api(*slow), throughput=churned(90.0)).reasons
+    assert len(found) == 2
+    assert found[1].startswith("4 limits are not applicable, such as API calls pods POST: 500 over 1 s of 1,000 calls")
+    few = judged(api=api(slow[0]), throughput=churned(90.0)).reasons
+    assert few[1].startswith("API calls pods POST: not applicable: 500 over 1 s of 1,000 calls")
+
+
+@pytest.mark.parametrize(
+    ("outcome", "word", "role"),
+    [
+        ("pass", PASS, "gate"),
+        ("fail", FAIL, "gate"),
+        ("inconclusive", INCONCLUSIVE, "gate"),
+        ("", PASS, "not applicable"),
+    ],
+)
+def test_a_limit_of_a_profile_is_a_gate(outcome: str, word: str, role: str) -> None:
+    known = known_limits()["achieved_share"]
+    found = judged(
+        bounds=(Bound("base", "achieved_share", known, 0.95, outcome, "90.00%", "why" if outcome == "" else ""),)
+    )
+    each = limit(found, "limit-base-achieved_share")
+    assert (found.word, each.role, each.title, each.limit) == (word, role, "Phase base: achieved_share", "≥ 0.95")
+    run = judged(bounds=(Bound("", "seconds", known_limits()["seconds"], 60, "pass", "50 s"),))
+    assert (limit(run, "limit-seconds").title, limit(run, "limit-seconds").limit) == ("The run: seconds", "≤ 60")
 
 
 def test_restarts_that_were_asked_for_break_nothing() -> None:
