@@ -43,11 +43,13 @@ class CreateWork:
     async def _work(self) -> None:
         await self._templates.discover(self._transport)
         cluster = [(self._planned(made), made) for made in self._templates.cluster()]
-        for index in self.phase.indices:
+        for index in self.phase.indices if self._templates.per_namespace else ():
             self._spaces[index] = self._plan(index)
             await asyncio.sleep(0)
         for entry, made in cluster:
             await self._create(entry, made, time.time())
+        if not self._spaces:
+            return
         self._watches.begin(self._namespaces.watch())
         await (self._open_loop() if self.phase.rate else self._closed_loop())
 

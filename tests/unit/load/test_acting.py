@@ -269,6 +269,21 @@ def test_at_the_deadline_it_says_what_is_missing(tmp_path: Path) -> None:
     scenario(tmp_path, then)
 
 
+def test_what_is_in_no_namespace_needs_none(tmp_path: Path) -> None:
+    async def whole() -> None:
+        cluster = Cluster()
+        definition = "{apiVersion: v1, kind: Namespace, metadata: {name: '{{ name }}'}}"
+        sets = (ObjectSet(template="x.yaml", source=definition, name="mine", count=2),)
+        assert await Run(tmp_path, cluster).phase(msgspec.structs.replace(CREATE, objects=sets)) == DONE
+        assert cluster.sent("POST") == ["/api/v1/namespaces"] * 2
+        assert [body["metadata"]["name"] for method, _, body in cluster.requests if method == "POST"] == [
+            "mine-00",
+            "mine-01",
+        ]
+
+    asyncio.run(whole())
+
+
 def test_objects_of_one_set_only(tmp_path: Path) -> None:
     sets = (ObjectSet(name="web", count=2), ObjectSet(template="configmap", count=2), ObjectSet(name="db"))
 
