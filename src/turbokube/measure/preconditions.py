@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from turbokube.bundle.reader import Reader
+from turbokube.profile.rules import quantity
 
 from .series import Metrics, Series
 
@@ -90,7 +91,7 @@ def _by_place(reader: Reader, meta: Mapping[str, Any], rule: Mapping[str, Any]) 
     alive = (
         "SELECT MAX(n) FROM (SELECT COUNT(*) AS n FROM pods WHERE deleted_seen IS NULL AND node != '' GROUP BY node)"
     )
-    cores = float((meta.get("profile") or {}).get("turbokube_vnode_cpu") or 32)
+    cores = quantity(str((meta.get("profile") or {}).get("turbokube_vnode_cpu") or "32"))
     limit = min(rule["pods-node"], rule["pods-core"] * cores)
     yield _bound("pods-node", "Pods of a node, at the end", reader.query(alive)[0][0] or 0, round(limit))
 

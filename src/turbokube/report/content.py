@@ -53,7 +53,7 @@ def build(reader: Reader) -> dict[str, Any]:
         "pods": dataclasses.asdict(facts.pods),
         "nodes": dataclasses.asdict(facts.nodes) if facts.nodes else None,
         "fidelity": {"asked": facts.asked_fidelity, **dataclasses.asdict(facts.fidelity)},
-        "throughput": dataclasses.asdict(facts.throughput),
+        "throughput": dataclasses.asdict(facts.throughput) | {"churn": facts.throughput.busiest()},
         "startup": [_startup(start) for start in facts.startups],
         "api": _api(facts),
         "leases": [_lease(ratio) for ratio in facts.leases],

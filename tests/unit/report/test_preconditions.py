@@ -63,7 +63,7 @@ def test_pods_of_a_namespace(bundle: Bundle, replicas: int, met: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("pods", "cores", "met"), [(110, "32", True), (111, "32", False), (40, "4", True), (41, "4", False)]
+    ("pods", "cores", "met"), [(110, "32", True), (111, "32", False), (40, "4", True), (41, "4000m", False)]
 )
 def test_pods_of_a_node_depend_on_its_cores(bundle: Bundle, pods: int, cores: str, met: bool) -> None:
     for number in range(pods):
