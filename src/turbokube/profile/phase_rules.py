@@ -26,7 +26,7 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     "replicas": (0, 100_000),
     "from": (0, 100_000),
     "to": (0, 100_000),
-    "bytes": (0, 1_500_000),  # what the API server takes of one object
+    "bytes": (0, 1_048_576),  # what the API server takes in a ConfigMap or a Secret (MaxSecretSize)
     "factor": (0, 1000),
     "share": (0, 1),
     "repeat": (1, 1_000_000),
