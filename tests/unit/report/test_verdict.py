@@ -325,6 +325,13 @@ def test_a_run_that_only_read_is_judged_without_pods() -> None:
     assert limit(found, "pod-startup").reason == "no pod was asked for"
 
 
+def test_sending_is_judged_by_the_phase_that_was_the_latest() -> None:
+    late = offer(lag=(10, 5.1, 6.0))
+    assert judged(offers=(offer(), offer(lag=(10, 5.0, 6.0)))).word == PASS
+    found = judged(offers=(offer(), late, offer(lag=(0, None, None))))
+    assert limit(found, "lag-send").reason == "p99 5.1 s, max 6 s of 10, not p99 ≤ 5 s"
+
+
 def offer(**changes: Any) -> Offer:
     counts = {"intended": 1000, "sent": 1000, "accepted": 1000, "throttled": 0, "retried": 0, "failed": 0}
     found = Offer("read", True, counts, 0.0, 100.0, 10.0, 10.0, (), (100, 0.1, 0.1))
