@@ -72,11 +72,10 @@ class Starts:
 
 @dataclass(slots=True)
 class Intent:
-    """A moment at which pods of an owner were meant to be made. `made`: how many; 0 where pods are but replaced."""
+    """A moment at which pods of an owner were meant to be made. `rolled`: one by one, as its owner sees fit."""
 
     time: float
     phase: str
-    made: int
     rolled: bool = False
 
 
@@ -151,7 +150,7 @@ def owners(reader: Reader) -> dict[tuple[str, str], Owner]:
         owner.wanted += row["replicas"]
         if row["intended"] is not None:
             owner.due += row["replicas"]
-            owner.intents.append(Intent(row["intended"], row["phase"], row["replicas"]))
+            owner.intents.append(Intent(row["intended"], row["phase"]))
     done = "SELECT * FROM actions WHERE sent IS NOT NULL ORDER BY COALESCE(accepted, sent), number"
     for row in reader.query(done):
         if row["kind"] == "Namespace":
@@ -179,7 +178,7 @@ def _act(owner: Owner, row: sqlite3.Row) -> None:
     elif made:
         owner.planned += made
         owner.due += made
-        owner.intents.append(Intent(row["intended"], row["phase"], made, rolled=verb == "roll"))
+        owner.intents.append(Intent(row["intended"], row["phase"], verb == "roll"))
     if answered:
         owner.wanted = then
 

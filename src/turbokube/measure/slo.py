@@ -23,15 +23,10 @@ Words = tuple[str, str, str]  # name, title and limit
 def unmet(facts: Facts, churn: float, spans: Sequence[tuple[float, float]]) -> str:
     """Which preconditions were not met in any of these spans, in words; empty if all were."""
     busiest = max((facts.throughput.busiest(*span) for span in spans), default=0.0)
-    found = [
-        f"{each.title} {each.limit} ({each.value})" for each in facts.preconditions if each.voids and not _met(each)
-    ]
+    broken = [each for each in facts.preconditions if each.voids and each.met is False]
+    found = [f"{each.title} {each.limit} ({each.value})" for each in broken]
     found += [f"churn ≤ {churn:g}/s (busiest {sli.CHURN_WINDOW_S:g} s: {busiest:.0f}/s)"] if busiest > churn else []
     return f"precondition not met: {'; '.join(found)}" if found else ""
-
-
-def _met(each: Any) -> bool:
-    return each.met is not False
 
 
 def api(facts: Facts, limits: Limits) -> Iterable[Limit]:
@@ -42,8 +37,9 @@ def api(facts: Facts, limits: Limits) -> Iterable[Limit]:
         title = f"API calls {series.resource} {series.kind}"
         bound = f"≤ {slow:.0%} over {series.limit:g} s"
         units = [calls for calls in series.windows if calls.n >= least] or [series.whole]
-        if units[0].n < least:
-            why = f"{series.whole.n} calls are too few to judge by"
+        few = units[0].n < least
+        if few or any(calls.share is None for calls in units):
+            why = f"{series.whole.n} calls are too few to judge by" if few else "the limit is no edge of a bucket"
             yield Limit(name, title, REPORT, "", calls_words(series.whole, series.limit), bound, why)
             continue
         judged += 1
@@ -56,9 +52,6 @@ def api(facts: Facts, limits: Limits) -> Iterable[Limit]:
 
 def _calls(facts: Facts, words: Words, series: sli.CallSeries, units: list[sli.Calls], limits: Limits) -> Limit:
     name, title, bound = words
-    if any(calls.share is None for calls in units):
-        value = calls_words(series.whole, series.limit)
-        return Limit(name, title, REPORT, "", value, bound, "the limit is no edge of a bucket")
     good = 1 - limits["samples"]["slow_share"]
     bad = [calls for calls in units if (calls.share or 0.0) < good]
     worst = min(units, key=lambda calls: calls.share or 0.0)
@@ -94,10 +87,11 @@ def startup(facts: Facts, limits: Limits) -> Limit:
         span, whole = (-math.inf, math.inf), pods.startup(pods.stateless(facts.starts))
         n, value = _pods(whole), _value(whole)
         reason = unmet(facts, limits["preconditions"]["churn"], [span])
-        if not n and facts.pods.planned:
+        stateful = bool(facts.starts) and not any(stateless for _, stateless in facts.starts)
+        if not n and facts.pods.planned and not stateful:
             return unknown(name, title, "nothing observed", bound, "no pod was observed")
         if not n or reason:
-            return void(name, title, value, bound, f"{value}; {reason}" if n else "no pod was asked for")
+            return void(name, title, value, bound, f"{value}; {reason}" if n else "no stateless pod was asked for")
         return unknown(name, title, value, bound, f"{n} pods are too few to judge by, {least} are needed")
     return _startup(facts, words, units, rule, limits["preconditions"]["churn"])
 

@@ -164,6 +164,7 @@ def lags(**p99: float) -> dict[str, tuple[int, float, float]]:
         ({"api": api(series(calls(299, 0)))}, "api-calls", "inconclusive"),
         ({"api": api(series(calls(1000, 0), calls(1000, 11)))}, "api-pods-post", "fail"),
         ({"api": api(series(calls(200, 0), calls(200, 0)))}, "api-pods-post", "pass"),  # together they are enough
+        ({"api": api(series(sli.Calls(0.0, 300.0, 1000, None, (0.5, 5.0))))}, "api-calls", "inconclusive"),
         ({"api": sli.ApiLatency(None)}, "api-calls", "inconclusive"),
         ({"coverage": {"kube-apiserver-0": 0.9}}, "coverage-kube-apiserver-0", ""),
         ({"coverage": {"kube-apiserver-0": 0.89}}, "coverage-kube-apiserver-0", "inconclusive"),
@@ -209,6 +210,12 @@ def test_a_startup_is_judged_by_enough_pods(n: int, outcome: str) -> None:
     found = judged(starts=starts(3.0, n))
     assert limit(found, "pod-startup").outcome == outcome
     assert found.word == {"pass": PASS}.get(outcome, INCONCLUSIVE)
+
+
+def test_without_stateless_pods_there_is_no_startup_to_judge() -> None:
+    found = judged(starts={("create", False): STARTS["create", True]})
+    assert (found.word, limit(found, "pod-startup").role) == (PASS, "not applicable")
+    assert limit(judged(starts={}), "pod-startup").reason == "no pod was observed"
 
 
 def test_startups_are_judged_in_windows_of_five_minutes() -> None:
@@ -322,7 +329,7 @@ def test_a_run_that_only_read_is_judged_without_pods() -> None:
     found = judged(pods=none, starts={}, counts=counts, offers=(offer(),))
     assert found.word == PASS
     assert not [each for each in found.limits if each.name.startswith("pods-")]
-    assert limit(found, "pod-startup").reason == "no pod was asked for"
+    assert limit(found, "pod-startup").reason == "no stateless pod was asked for"
 
 
 def test_sending_is_judged_by_the_phase_that_was_the_latest() -> None:
