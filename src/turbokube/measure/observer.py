@@ -20,12 +20,16 @@ _NODES_EVERY_S = 5.0  # a row of table nodes at least so often
 _CATCHING_UP_S = 1.0  # after a watch began again, what comes so soon may be late: its moment is not known
 
 
+class _Labels(msgspec.Struct):
+    app: str = ""
+
+
 class _Metadata(msgspec.Struct, rename="camel"):
     name: str
     namespace: str = ""
     uid: str = ""
     creation_timestamp: datetime | None = None
-    labels: dict[str, str] = {}
+    labels: _Labels = msgspec.field(default_factory=_Labels)
 
 
 class _Condition(msgspec.Struct, rename="camel"):
@@ -73,10 +77,12 @@ class _Node(msgspec.Struct):
     status: _NodeStatus = msgspec.field(default_factory=_NodeStatus)
 
 
-class _Clocks(msgspec.Struct, gc=False):
-    """One pod's row of table pods, lean, since there may be hundreds of thousands; and the list that named it last."""
+class _Clocks(msgspec.Struct, array_like=True):
+    """One pod's row of table pods behind its uid.
 
-    uid: str
+    It is kept packed (MessagePack): there may be hundreds of thousands, and as an object each takes twice the memory.
+    """
+
     namespace: str
     name: str
     owner: str
@@ -91,11 +97,10 @@ class _Clocks(msgspec.Struct, gc=False):
     listed: int = 0
     restarts: int = 0
     phase: str | None = None
-    round: int = -1
 
-    def row(self) -> tuple[object, ...]:
-        """The columns of table pods."""
-        return msgspec.structs.astuple(self)[:-1]
+
+_PACK = msgspec.msgpack.Encoder().encode
+_UNPACK = msgspec.msgpack.Decoder(_Clocks).decode
 
 
 class Progress(msgspec.Struct):
@@ -131,20 +136,19 @@ class Observer:
         self.nodes = ListWatch(transport, "/api/v1/nodes", _Node, query)
         self._writer = writer
         self._clock = clock
-        self._pods: dict[str, _Clocks] = {}
-        self._changed: dict[str, _Clocks] = {}
+        self._pods: dict[str, bytes] = {}  # uid → packed clocks
+        self._changed: dict[str, bytes] = {}
+        self._listed: set[str] = set()  # named by the list that is under way
         self._progress: defaultdict[str, Progress] = defaultdict(Progress)
         self._owners: defaultdict[tuple[str, str], _Owner] = defaultdict(_Owner)
         self._ready: dict[str, bool] = {}
         self._losses = 0  # Ready → not, ever
         self._nodes_written = (0.0, 0, 0, 0)
-        self._round = 0
         self._late_until = 0.0
         self._restarts = 0
         self._burst = 0.0
         self.lag = 0.0
         self.synced = asyncio.Event()
-        self._names: dict[str, str] = {}
         self._resume()
 
     def progress(self, namespaces: list[str] | None = None) -> Progress:
@@ -198,7 +202,8 @@ class Observer:
     def write(self) -> None:
         """Hand over every pod that has changed, and the Nodes if they have."""
         changed, self._changed = self._changed, {}
-        self._writer.insert("pods", [clocks.row() for clocks in changed.values()])
+        rows = [(uid, *msgspec.structs.astuple(_UNPACK(packed))) for uid, packed in changed.items()]
+        self._writer.insert("pods", rows)
         now, counts = self._clock(), self.node_counts()
         written = self._nodes_written
         if (counts != written[1:] or now - written[0] >= _NODES_EVERY_S) and (self.synced.is_set() or counts[0]):
@@ -230,35 +235,33 @@ class Observer:
         if event.object is None:
             self._end_of_list(now)
             return
-        pod = event.object
-        clocks = self._pods.get(pod.metadata.uid)
-        if clocks is None:
-            if event.type == "DELETED":
-                return
-            clocks = self._new(pod, now, late)
+        pod, uid = event.object, event.object.metadata.uid
+        packed = self._pods.get(uid)
+        if packed is None and event.type == "DELETED":
+            return
+        clocks = self._new(pod, now, late) if packed is None else _UNPACK(packed)
         if event.listed:
-            clocks.round = self._round
+            self._listed.add(uid)
         gone = event.type == "DELETED" or pod.status.phase in ("Failed", "Succeeded")
-        if self._advance(clocks, pod, now, gone=gone) and late:
-            clocks.listed = 1
+        if moved := self._advance(clocks, pod, now, gone=gone):
+            clocks.listed |= late
+        if moved or packed is None:
+            self._pods[uid] = self._changed[uid] = _PACK(clocks)
         if event.type == "DELETED":
-            del self._pods[clocks.uid]
+            del self._pods[uid]
 
     def _new(self, pod: _Pod, now: float, late: bool) -> _Clocks:
         meta = pod.metadata
-        owner, space = self._one(meta.labels.get("app", "")), self._one(meta.namespace)
+        self._progress[meta.namespace].created += 1
+        self._owners[meta.namespace, meta.labels.app].there += 1
         created = _seconds(meta.creation_timestamp)
-        clocks = _Clocks(meta.uid, space, meta.name, owner, None, created, now, listed=int(late))
-        self._pods[meta.uid] = self._changed[meta.uid] = clocks
-        self._progress[space].created += 1
-        self._owners[space, owner].there += 1
-        return clocks
+        return _Clocks(meta.namespace, meta.name, meta.labels.app, None, created, now, listed=int(late))
 
     def _advance(self, clocks: _Clocks, pod: _Pod, now: float, *, gone: bool) -> bool:
         """Set the clocks that the pod has reached; whether any was set."""
         space, moved = self._progress[clocks.namespace], False
         if clocks.bound_seen is None and pod.spec.node_name:
-            clocks.bound_seen, clocks.node, moved = now, self._one(pod.spec.node_name), True
+            clocks.bound_seen, clocks.node, moved = now, pod.spec.node_name, True
             space.scheduled += 1
         if clocks.scheduled is None and pod.spec.node_name:
             bound = [c for c in pod.status.conditions if c.type == "PodScheduled" and c.status == "True"]
@@ -274,13 +277,10 @@ class Observer:
             clocks.phase = pod.status.phase if pod.status.phase in ("Failed", "Succeeded") else None
             self._gone(clocks, now)
             moved = True
-        if moved:
-            self._changed[clocks.uid] = clocks
         return moved
 
     def _gone(self, clocks: _Clocks, now: float) -> None:
         clocks.deleted_seen = now
-        self._changed[clocks.uid] = clocks
         space = self._progress[clocks.namespace]
         space.created -= 1
         space.scheduled -= clocks.bound_seen is not None
@@ -303,17 +303,14 @@ class Observer:
 
     def _end_of_list(self, now: float) -> None:
         """What the list did not name went while nobody looked."""
-        for clocks in [clocks for clocks in self._pods.values() if clocks.round != self._round]:
-            del self._pods[clocks.uid]
+        for uid in self._pods.keys() - self._listed:
+            clocks = _UNPACK(self._pods.pop(uid))
             if clocks.deleted_seen is None:
                 clocks.listed = 1
                 self._gone(clocks, now)
-        self._round += 1
+                self._changed[uid] = _PACK(clocks)
+        self._listed.clear()
         self.synced.set()
-
-    def _one(self, text: str) -> str:
-        """The one copy of a string that many pods share."""
-        return self._names.setdefault(text, text)
 
     def _resume(self) -> None:
         """Take up the clocks of an earlier agent of this run."""
@@ -323,13 +320,12 @@ class Observer:
                 " AND (running_seen IS NOT NULL OR phase = 'Succeeded') GROUP BY namespace, owner"
             )
             for namespace, owner, count in reader.query(ended):
-                self._owners[self._one(namespace), self._one(owner)].ran += count
+                self._owners[namespace, owner].ran += count
             # one that has succeeded or failed may still be there, and be named by the list
-            for row in reader.query("SELECT * FROM pods WHERE deleted_seen IS NULL OR phase IS NOT NULL"):
+            there = "SELECT * FROM pods WHERE deleted_seen IS NULL OR phase IS NOT NULL"
+            for uid, *row in reader.connection.execute(there):
                 clocks = _Clocks(*row)
-                clocks.namespace, clocks.owner = self._one(clocks.namespace), self._one(clocks.owner)
-                clocks.node = self._one(clocks.node) if clocks.node else None
-                self._pods[clocks.uid] = clocks
+                self._pods[uid] = _PACK(clocks)
                 if clocks.deleted_seen is not None:
                     continue
                 space = self._progress[clocks.namespace]
@@ -364,7 +360,7 @@ class Observer:
             return
         ready = any(c.type == "Ready" and c.status == "True" for c in event.object.status.conditions)
         self._losses += self._ready.get(name, False) and not ready
-        self._ready[self._one(name)] = ready
+        self._ready[name] = ready
 
     # lag
 

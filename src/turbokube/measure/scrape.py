@@ -179,6 +179,20 @@ class _Watched:
     soon: asyncio.Event = field(default_factory=asyncio.Event)
 
 
+def connect(given: Credential, component: Component) -> Transport:
+    """A transport to a component, with its own credential where it asks for one, else the one that is given."""
+    own = [Path(name).read_text() if name else None for name in (component.certificate_file, component.key_file)]
+    credential = Credential(
+        server=component.url,
+        ca=Path(component.ca_file).read_text() if component.ca_file else given.ca,
+        certificate=own[0] or given.certificate,
+        key=own[1] or given.key,
+        token=given.token if not own[0] else None,
+        verify=given.verify,
+    )
+    return Http1(credential, [component.url], size=1, user_agent="turbokube-scraper")
+
+
 class Scraper:
     """Scrapes all components, each on its own; knows which are away, and writes their interruptions."""
 
@@ -252,7 +266,7 @@ class Scraper:
         now, body, error = time.time(), b"", ""
         try:
             if one.transport is None:
-                one.transport = self._connect(one.component)
+                one.transport = connect(self._credential, one.component)
             path = one.component.metrics_path
             body = (await one.transport.request("GET", path, timeout=_TIMEOUT_S)).checked().body
             samples = await asyncio.to_thread(read, body, one.wanted)
@@ -265,19 +279,6 @@ class Scraper:
                 self._went(one, now, error)
         row = (one.component.name, now, time.time() - now, int(not error), error or None, len(body))
         self._writer.insert("scrapes", [row])
-
-    def _connect(self, component: Component) -> Transport:
-        given, files = self._credential, (component.certificate_file, component.key_file)
-        own = [Path(name).read_text() if name else None for name in files]
-        credential = Credential(
-            server=component.url,
-            ca=Path(component.ca_file).read_text() if component.ca_file else given.ca,
-            certificate=own[0] or given.certificate,
-            key=own[1] or given.key,
-            token=given.token if not own[0] else None,
-            verify=given.verify,
-        )
-        return Http1(credential, [component.url], size=1, user_agent="turbokube-scraper")
 
     # interruptions
 
