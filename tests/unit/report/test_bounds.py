@@ -124,6 +124,14 @@ def test_our_own_lag_passes_and_breaks_nothing(run: Run) -> None:
     assert judged(run, {"lag_p99_s": 0.01})[0].outcome == "pass"
 
 
+@pytest.mark.parametrize(("lag", "outcome"), [(0.09, "fail"), (0.1, "inconclusive")])
+def test_what_the_observers_own_lag_may_have_made_too_slow_is_open(run: Run, lag: float, outcome: str) -> None:
+    facts, metrics = run
+    late = dataclasses.replace(facts, lags={"observer": (9, lag, lag)}), metrics
+    assert judged(late, {"pod_startup_p99_s": 7.9})[0].outcome == outcome
+    assert judged(late, {"pod_startup_p99_s": 8.0})[0].outcome == "pass"
+
+
 def test_a_closed_loop_has_no_achieved_share(bundle: Bundle) -> None:
     (found,) = read(
         bundle.rows("requests", ("p", 100, "pods", "create", 5, 4, 0, 1, 0, 0.1, 0.1, 4)), {"achieved_share": 0.9}
