@@ -233,6 +233,7 @@ def fit(runs: list[Run], known: Coefficients, command: str) -> Coefficients:
         store=fit_store(runs, known.store),
         disk=known.disk,
         requests_per_pod=known.requests_per_pod,
+        work=known.work,
     )
 
 
