@@ -76,6 +76,8 @@ def interval_words(interval: tuple[float, float] | None) -> str:
     if interval is None:
         return "–"
     low, high = interval
+    if high < 0.01:
+        return f"{1000 * low:g}–{1000 * high:g} ms"
     return f"over {low:g} s" if high == float("inf") else f"{low:g}–{high:g} s"
 
 

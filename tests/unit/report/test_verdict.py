@@ -17,7 +17,7 @@ from turbokube.measure import sli, verdict
 from turbokube.measure.bounds import Bound
 from turbokube.measure.fidelity import Fidelity
 from turbokube.measure.offered import Offer
-from turbokube.measure.outcome import FAIL, INCONCLUSIVE, PASS, Limit
+from turbokube.measure.outcome import FAIL, INCONCLUSIVE, PASS, Limit, interval_words
 from turbokube.measure.pods import Pods, Starts, Startup
 from turbokube.measure.preconditions import Precondition
 from turbokube.measure.series import Metrics
@@ -355,6 +355,20 @@ def test_a_broken_gate_outweighs_what_could_not_be_judged() -> None:
     found = judged(pods=dataclasses.replace(PODS, lost=2), lags=lags(loop=9.0))
     assert found.word == FAIL
     assert found.reasons[0] == "No pod was lost: 2 lost, not 0 lost"
+
+
+@pytest.mark.parametrize(
+    ("interval", "words"),
+    [
+        (None, "–"),
+        ((0.4, 0.6), "0.4–0.6 s"),
+        ((60.0, math.inf), "over 60 s"),
+        ((0.005, 0.01), "0.005–0.01 s"),
+        ((0.00001, 0.0001), "0.01–0.1 ms"),
+    ],
+)
+def test_an_interval_in_words(interval: tuple[float, float] | None, words: str) -> None:
+    assert interval_words(interval) == words
 
 
 def test_cpu_is_no_reason() -> None:
