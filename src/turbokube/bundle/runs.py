@@ -22,6 +22,8 @@ _ASIDE = frozenset(
         *(f"guard_{name}" for name in ("store", "outage_s", "notready", "memory", "disk")),
     )
 )
+_MOVED = {"deadline", "limits"}  # of a phase: the same
+_LONGEST_VALUE = 60  # characters of a value, such as turbokube_phases, that a sentence quotes
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +73,30 @@ def resolve(runs: Path, name: str, profile: dict[str, Any] | None = None) -> Run
 
 def same_profile(name: str, before: dict[str, Any], now: dict[str, Any]) -> None:
     """Raise BundleError, naming what differs, if a run cannot go on under `now`."""
-    keys = sorted(key for key in before.keys() | now.keys() if key not in _ASIDE and before.get(key) != now.get(key))
+    keys = sorted(
+        key
+        for key in before.keys() | now.keys()
+        if key not in _ASIDE and _work(key, before.get(key)) != _work(key, now.get(key))
+    )
     if keys:
-        changes = ", ".join(f"{key} {before.get(key)!r} → {now.get(key)!r}" for key in keys[:8])
+        changes = ", ".join(f"{key} {_short(before.get(key))} → {_short(now.get(key))}" for key in keys[:8])
         more = f" and {len(keys) - 8} more" if len(keys) > 8 else ""
         raise BundleError(
             f"run {name} is unfinished and has another profile ({changes}{more}); "
             "set them back, name another turbokube_run, or remove the run with teardown"
         )
+
+
+def _work(key: str, value: Any) -> Any:
+    """What of a setting decides on what is run: of phases neither their deadlines nor their limits."""
+    if key == "turbokube_phases" and isinstance(value, list):
+        groups = [item.get("together", [item]) for item in value]
+        return [[{name: one[name] for name in one.keys() - _MOVED} for one in group] for group in groups]
+    if key == "turbokube_phases_override" and isinstance(value, dict):
+        return {place: one for place, one in value.items() if place.split(".")[1:2] not in [[name] for name in _MOVED]}
+    return value
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}…"

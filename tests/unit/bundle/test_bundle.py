@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -127,6 +128,20 @@ def test_another_profile_is_refused_and_the_keys_are_named(tmp_path: Path) -> No
     runs.write(tmp_path / "r", {"run": "r", "profile": before})
     with pytest.raises(BundleError, match=r"\(turbokube_namespaces 2 → 3\)"):
         runs.resolve(tmp_path, "r", {**before, "turbokube_namespaces": 3, "turbokube_preflight": "enforce"})
+
+
+def test_deadlines_and_limits_of_phases_may_differ_when_a_run_goes_on(tmp_path: Path) -> None:
+    def profile(override: dict[str, Any], **changes: Any) -> dict[str, Any]:
+        churn = {"kind": "churn", "of": "base", "duration": 9, **changes}
+        phases = [{"kind": "create", "name": "base"}, {"together": [churn, {"kind": "scrape"}]}]
+        return {"turbokube_phases": phases, "turbokube_phases_override": override}
+
+    runs.write(tmp_path / "r", {"run": "r", "profile": profile({})})
+    moved = profile({"churn.limits.seconds": 5, "base.deadline": 60}, deadline=50, limits={"seconds": 9})
+    assert runs.resolve(tmp_path, "r", moved).state == "unfinished"
+    for other in (profile({}, duration=10), profile({"churn.duration": 10})):
+        with pytest.raises(BundleError, match="turbokube_phases"):
+            runs.resolve(tmp_path, "r", other)
 
 
 def test_what_stands_follows_from_objects_and_accepted_actions(tmp_path: Path) -> None:
