@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import itertools
+import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -91,6 +92,8 @@ class Acting:
         self.watches = Watches(context.transport, context.phase.run)
         self._total = 0  # items that are meant; 0: until a time is over
         self._done = 0
+        self._until = math.inf  # nothing is begun after so long at work
+        self._meant: set[int] = set()  # numbers of actions that are counted as intended, and not sent yet
 
     @property
     def phase(self) -> Any:
@@ -136,11 +139,11 @@ class Acting:
         known = {action.number // self.per_item for action in self._actions().values()}
         begun = sorted(number for number in known if not self._ended(number))
         self._done = len(known) - len(begun)
+        self._until = self._began() + duration if duration else math.inf
         new: Iterable[int] = (number for number in (itertools.count() if duration else range(total)))
         new = (number for number in new if number not in known)
         if not rate:
-            until = self._began() + duration
-            new = itertools.takewhile(lambda _: context.elapsed() < until, new) if duration else new
+            new = itertools.takewhile(lambda _: not self.over(), new)
             await closed_loop(itertools.chain(begun, new), self._counted, self.phase.concurrency, context.gate)
             return
         speed = pace(rate, self.phase.seed)
@@ -167,8 +170,19 @@ class Acting:
             return action, None
         if action.intended is None:
             action.intended = intended
-            self.context.requests.meant(request.resource, request.verb, intended)
+            self.mean(number, request, intended)
+            self._meant.discard(number)
         return action, await self.context.sender.act(action, request, self.phase.run)
+
+    def mean(self, number: int, request: Request, intended: float) -> None:
+        """Count an action's request as intended, once, though it may have to wait."""
+        if number not in self._meant:
+            self._meant.add(number)
+            self.context.requests.meant(request.resource, request.verb, intended)
+
+    def over(self) -> bool:
+        """Whether the phase's time is over, so that nothing new is begun."""
+        return self.context.elapsed() >= self._until
 
     def end(self, action: Action, moment: float) -> None:
         """Note when all that an action is for was there."""

@@ -56,20 +56,32 @@ class ChurnWork(Acting):
         self.per_item = 2 + max(len(within[namespace]) for namespace in self._pool)
 
     async def item(self, number: int, intended: float) -> None:
-        """One deletion and re-creation, after those of the same object before it."""
-        pool = self._pool or self.targets
-        which = number % len(pool)
+        """One deletion and re-creation; none if it had to wait for those of the same object until the time was over."""
+        which = number % len(self._pool or self.targets)
+        first = number * self.per_item
+        begun = first in self._actions()
+        delete = self._deletion(which)
+        if self.phase.rate and not begun:
+            self.mean(first, delete, intended)
+        waits = self._busy[which].locked()
         async with self._busy[which]:
+            if waits and self.over() and not begun:
+                return
             if self._pool:
-                await self._namespace(number * self.per_item, self._pool[which], intended)
+                await self._namespace(first, self._pool[which], intended, delete)
             else:
-                await self._object(number * self.per_item, self.targets[which], intended)
+                await self._object(first, self.targets[which], intended, delete)
 
-    async def _object(self, first: int, target: Target, intended: float) -> None:
+    def _deletion(self, which: int) -> Request:
+        if self._pool:
+            return Request("delete", "namespaces", "DELETE", f"{NAMESPACES}/{self._pool[which]}")
+        return deletion(self.targets[which].made)
+
+    async def _object(self, first: int, target: Target, intended: float, delete: Request) -> None:
         made = target.made
         states = self.watches.of(made.all)
         replicas = 0 if made.awaits else None
-        action, _ = await self.act(first, "delete", target.entry.key, intended, replicas, deletion(made))
+        action, _ = await self.act(first, "delete", target.entry.key, intended, replicas, delete)
         if not action.accepted:
             return
         if not action.done:
@@ -77,10 +89,9 @@ class ChurnWork(Acting):
             self.end(action, max(moment, await self.settle(made, 0)))
         await self._create(first + 1, target, made, time.time())
 
-    async def _namespace(self, first: int, namespace: str, intended: float) -> None:
+    async def _namespace(self, first: int, namespace: str, intended: float, delete: Request) -> None:
         key = ("Namespace", namespace, namespace)
         states = self.watches.of(NAMESPACES)
-        delete = Request("delete", "namespaces", "DELETE", f"{NAMESPACES}/{namespace}")
         action, _ = await self.act(first, "delete", key, intended, None, delete)
         if not action.accepted:
             return

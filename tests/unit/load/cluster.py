@@ -263,11 +263,15 @@ class Run:
         self.cluster = cluster
         self._phases: dict[str, Phase] = {}
         self._started: dict[str, float] = {}
+        self._died: dict[str, float] = {}
+        self._away: defaultdict[str, float] = defaultdict(float)
 
     async def phase(
-        self, phase: Phase, *, killed: Callable[[], bool] = lambda: False, gate: Gate | None = None, away: float = 0.0
+        self, phase: Phase, *, killed: Callable[[], bool] = lambda: False, gate: Gate | None = None
     ) -> Outcome:
-        """Work at a phase until it ends, or until the agent is `killed`. Before, none was there for `away` seconds."""
+        """Work at a phase until it ends, or until the agent is `killed`."""
+        if phase.name in self._died:
+            self._away[phase.name] += time.time() - self._died[phase.name]
         writer = Writer(self.folder)
         self._phases[phase.name] = phase
         context = Context(
@@ -280,12 +284,13 @@ class Run:
             phases=self._phases.__getitem__,
             connect=self.cluster.connect,  # type: ignore[arg-type]
             started=self._started.setdefault(phase.name, time.time()),
-            away_before=away,
+            away_before=self._away[phase.name],
         )
         self.work = KINDS[phase.kind](context)
         task = asyncio.create_task(carry_out(self.work, context))
         while not task.done() and not killed():
             await asyncio.sleep(0.001)
+        self._died[phase.name] = time.time()
         if not task.done():
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)

@@ -116,9 +116,9 @@ def test_a_schedule_goes_on_where_the_agent_died(tmp_path: Path) -> None:
         await run.phase(phase, killed=lambda: len(cluster.requests) > 9)
         before = len(cluster.requests)
         await asyncio.sleep(0.4)
-        assert await run.phase(phase, away=0.4) == DONE
-        assert abs(len(cluster.requests) - 40) <= 4  # those of the time between are not made up for
+        assert await run.phase(phase) == DONE
         assert before < 20
+        assert 20 < len(cluster.requests) <= 41  # neither made up for what was missed, nor begun again
 
     scenario(tmp_path, then)
 
@@ -251,7 +251,7 @@ def test_watches_are_opened_at_a_rate(tmp_path: Path) -> None:
     async def then(run: Run, cluster: Cluster) -> None:
         work = asyncio.create_task(run.phase(read(verb="watch", held=10, rate=20.0, duration=0.7)))
         await asyncio.sleep(0.3)
-        assert 4 <= sum(len(connection.paths) for connection in cluster.connections) <= 8
+        assert sum(len(connection.paths) for connection in cluster.connections) <= 8
         assert await work == DONE
         assert watches(run)["opened"] == 10
 
