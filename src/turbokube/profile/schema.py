@@ -235,17 +235,23 @@ class Profile:
         0.95, "Share of its quota that etcd's file may fill before the load is stopped; 0: any.", least=0, most=1
     )
     guard_outage_s: float = variable(
-        300.0, "Seconds without an answer of any API server after which it is; 0: never.", least=0, most=604800
+        300.0,
+        "Seconds without an answer of any API server after which the load is stopped; 0: never.",
+        least=0,
+        most=604800,
     )
     guard_notready: float = variable(
-        0.55, "Share of the vnodes that may be NotReady, beside those of turbokube_faults; 0: all.", least=0, most=1
+        0.55,
+        "Share of the vnodes that may be NotReady before it is, beside those of turbokube_faults; 0: all.",
+        least=0,
+        most=1,
     )
     guard_memory: str = variable(
-        "256Mi", "Memory that must be available on the admin's machine; empty: none.", quantity=True, empty=True
+        "256Mi", "Memory that must stay available on the admin's machine; empty: none.", quantity=True, empty=True
     )
     guard_disk: str = variable(
         "256Mi",
-        "Space that must be free for .turbokube and runs on the admin's machine; empty: none.",
+        "Space that must stay free there for .turbokube and runs; empty: none.",
         quantity=True,
         empty=True,
     )
