@@ -63,6 +63,25 @@ def test_rows_are_committed_within_a_second_unasked(tmp_path: Path) -> None:
     writer.close()
 
 
+def test_a_disk_that_stands_still_holds_nobody_up(tmp_path: Path) -> None:
+    writer = Writer(tmp_path)
+    with sqlite3.connect(writer.path) as other:
+        other.execute("BEGIN IMMEDIATE")  # no commit of the writer gets through
+        writer.insert("lag", [(0.0, "loop", 0.0)])
+        with pytest.raises(BundleError, match="the disk does not answer"):
+            writer.flush(timeout=0.05)
+        worst = 0.0
+        for number in range(1000):
+            before = time.perf_counter()
+            writer.insert("lag", [(float(number), "loop", 0.0)] * 10)
+            worst = max(worst, time.perf_counter() - before)
+        assert worst < 0.05
+    other.close()
+    writer.close()
+    with Reader(tmp_path) as reader:
+        assert reader.query("SELECT count(*) FROM lag")[0][0] == 10_001
+
+
 def test_a_writer_that_cannot_write_says_so(tmp_path: Path) -> None:
     writer = Writer(tmp_path)
     writer.execute("INSERT INTO absent VALUES (1)", [()])
