@@ -166,6 +166,7 @@ def judge(facts: Facts, limits: Limits) -> Verdict:
         *_leases(facts, limits["lease_ratio"], limits["lag"]),
         *slo.api(facts, limits),
         slo.startup(facts, limits),
+        *_offered(facts, limits["offered"]["least"]),
         *(_bound(each) for each in facts.bounds),
         *_lags(facts, limits["lag"]),
         _record(facts, limits["record"]["least"]),
@@ -189,6 +190,7 @@ def _reasons(found: Iterable[Limit], facts: Facts) -> Iterable[str]:
         gates = [limit for limit in found if limit.outcome == "pass"]
         yield f"all {len(gates)} gates held"
     yield from (_named(gap, facts) for gap in facts.interruptions)
+    yield from (limit.reason for limit in found if limit.name.startswith("offered-") and limit.reason)
     yield from _void([limit for limit in found if limit.role == NOT_APPLICABLE])
 
 
@@ -378,6 +380,18 @@ def _lease_limit(facts: Facts, words: tuple[str, str, str, str], held: bool, out
             f"{value}, but the fleet itself lagged by {late:.1f} s: the target may not be why",
         )
     return gate(name, title, held, value, limit, f"{value}, not {limit}{outage}")
+
+
+def _offered(facts: Facts, least: float) -> Iterable[Limit]:
+    """Whether open loops reached their rates."""
+    for offer in facts.offers:
+        share = offer.achieved_share
+        if share is None:
+            continue
+        value = f"{share:.0%} of {offer.offered_rate:.3g}/s"
+        reason = "" if share >= least else f"phase {offer.phase} reached {value}"
+        name, title = f"offered-{offer.phase}", f"Phase {offer.phase} reached its rate"
+        yield Limit(name, title, REPORT, "", value, f"≥ {least:.0%}", reason)
 
 
 def _bound(each: bounds.Bound) -> Limit:

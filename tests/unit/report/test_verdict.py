@@ -339,6 +339,15 @@ def test_sending_is_judged_by_the_phase_that_was_the_latest() -> None:
     assert limit(found, "lag-send").reason == "p99 5.1 s, max 6 s of 10, not p99 ≤ 5 s"
 
 
+def test_a_rate_that_was_not_reached_is_named_and_no_gate() -> None:
+    found = judged(offers=(offer(achieved_rate=9.5),))
+    assert limit(found, "offered-read").value == "95% of 10/s"
+    assert len(found.reasons) == 1
+    found = judged(offers=(offer(achieved_rate=9.4),))
+    assert (found.word, found.reasons[1]) == (PASS, "phase read reached 94% of 10/s")
+    assert not [each for each in judged(offers=(offer(open_loop=False),)).limits if each.name == "offered-read"]
+
+
 def offer(**changes: Any) -> Offer:
     counts = {"intended": 1000, "sent": 1000, "accepted": 1000, "throttled": 0, "retried": 0, "failed": 0}
     found = Offer("read", True, counts, 0.0, 100.0, 10.0, 10.0, (), (100, 0.1, 0.1))
