@@ -106,7 +106,7 @@ path:
   description: Where the verdict is.
   returned: success
   type: str
-  sample: findings/04-default-qps/verdict.json
+  sample: comparisons/04-default-qps/verdict.json
 """
 
 import pathlib

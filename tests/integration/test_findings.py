@@ -18,8 +18,8 @@ def test_a_finding_is_reproduced_judged_and_repeated(tmp_path: Path) -> None:
     settings = ["-e", f"turbokube_home={tmp_path}", "-e", "turbokube_namespaces=2"]
     for times in (1, 2):
         subprocess.run([*play, *settings], cwd=ROOT, check=True, timeout=600, capture_output=True)
-        found = json.loads((tmp_path / "findings/04-default-qps/verdict.json").read_text())
+        found = json.loads((tmp_path / "comparisons/04-default-qps/verdict.json").read_text())
         assert found["verdict"] == "CONFIRMED", found
         assert {case: len(runs) for case, runs in found["runs"].items()} == {"defaults": times, "raised": times}
-    assert (tmp_path / "findings/04-default-qps/compare.html").is_file()
+    assert (tmp_path / "comparisons/04-default-qps/compare.html").is_file()
     assert not list((tmp_path / ".turbokube").glob("*"))
