@@ -69,7 +69,7 @@ EXAMPLES = r"""
           over: small
           holds: [1.8, 2.2]
           beyond: [1.5, 2.5]
-    dest: findings/faster
+    dest: comparisons/faster
 """
 
 RETURN = r"""
