@@ -231,6 +231,7 @@ class Observer:
         now = self._clock()
         if self.pods.restarts != self._restarts:
             self._restarts, self._late_until = self.pods.restarts, now + _CATCHING_UP_S
+            self._listed.clear()  # a list that broke off is begun anew
         late = event.listed or now < self._late_until
         if event.object is None:
             self._end_of_list(now)

@@ -133,6 +133,17 @@ def test_what_a_list_after_an_interruption_tells_is_marked(watched: Watched) -> 
     assert {uid for uid, row in watched.rows().items() if row["deleted_seen"] == 170.0} == {"a", "b", "c", "e", "f"}
 
 
+def test_a_list_that_broke_off_counts_for_nothing(watched: Watched) -> None:
+    for uid in ("a", "b"):
+        watched.pod(104.0, "ADDED", uid)
+    for uid in ("a", "b"):
+        watched.pod(150.0, "ADDED", uid, listed=True)
+    watched.observer.pods.restarts += 1  # b went meanwhile
+    watched.pod(151.0, "ADDED", "a", listed=True)
+    watched.end_of_list(152.0)
+    assert {uid: row["deleted_seen"] for uid, row in watched.rows().items()} == {"a": None, "b": 152.0}
+
+
 def test_what_comes_right_after_a_watch_began_again_may_be_late(watched: Watched) -> None:
     watched.pod(100.0, "ADDED", "a")
     watched.observer.pods.restarts += 1
