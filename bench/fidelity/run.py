@@ -26,6 +26,7 @@ from bench.fidelity import real, tally
 from bench.fidelity.plane import Audited, Sample, audited
 from bench.fidelity.relay import Counts, Relay
 from bench.fidelity.subjects import Fleet, Real, Subject, spec
+from tests.integration.fleets import deployment
 from turbokube import procfs
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -135,7 +136,9 @@ class Pods:
         if not self.count:
             return
         path = self._plane.log.with_name("deployment.json")
-        path.write_text(json.dumps(_deployment(self.count)))
+        requests = {"cpu": "10m", "memory": "16Mi"}
+        made = deployment("fidelity", self.count, image="registry.k8s.io/pause:3.10", requests=requests)
+        path.write_text(json.dumps(made))
         self._plane.plane.kubectl("apply", "-f", str(path))
         until(lambda: sum(map(_is_ready, self._list())) == self.count, "pods are Ready")
 
@@ -164,24 +167,6 @@ def _is_ready(pod: dict[str, Any]) -> bool:
     conditions = pod["status"].get("conditions", [])
     ready = any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
     return ready and "deletionTimestamp" not in pod["metadata"]
-
-
-def _deployment(pods: int) -> dict[str, Any]:
-    container = {
-        "name": "pause",
-        "image": "registry.k8s.io/pause:3.10",
-        "resources": {"requests": {"cpu": "10m", "memory": "16Mi"}},
-    }
-    template = {
-        "metadata": {"labels": {"app": "fidelity"}},
-        "spec": {"containers": [container], "tolerations": [{"key": "turbokube.io/vnode", "operator": "Exists"}]},
-    }
-    return {
-        "apiVersion": "apps/v1",
-        "kind": "Deployment",
-        "metadata": {"name": "fidelity", "namespace": "default"},
-        "spec": {"replicas": pods, "selector": {"matchLabels": {"app": "fidelity"}}, "template": template},
-    }
 
 
 def items(plane: Audited, path: str) -> Any:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.integration.control_plane import ControlPlane
+from tests.integration.fleets import deployment
 from turbokube import procfs
 from turbokube.agent.facts import hardware
 from turbokube.api.http1 import Http1
@@ -189,7 +190,7 @@ def until(done: Callable[[], bool], seconds: float, what: str) -> None:
 def run_pods(plane: ControlPlane, folder: Path, pods: int) -> float:
     """Seconds until a new Deployment's pods are all available."""
     manifest = folder / "deployment.json"
-    manifest.write_text(json.dumps(_deployment(pods)))
+    manifest.write_text(json.dumps(deployment("bench", pods, on={"type": "virtual-kubelet"})))
     began = time.monotonic()
     plane.kubectl("apply", "-f", str(manifest))
     available = "jsonpath={.status.availableReplicas}"
@@ -206,27 +207,6 @@ def remove_pods(plane: ControlPlane) -> None:
 def no_nodes(plane: ControlPlane) -> None:
     """Wait until there is no node."""
     until(lambda: not plane.kubectl("get", "nodes", "-o", "name").strip(), 300.0, "nodes that go")
-
-
-def _deployment(pods: int) -> dict[str, Any]:
-    container = {"name": "pause", "image": "pause", "resources": {"requests": {"memory": "32Mi"}}}
-    return {
-        "apiVersion": "apps/v1",
-        "kind": "Deployment",
-        "metadata": {"name": "bench", "namespace": "default"},
-        "spec": {
-            "replicas": pods,
-            "selector": {"matchLabels": {"app": "bench"}},
-            "template": {
-                "metadata": {"labels": {"app": "bench"}},
-                "spec": {
-                    "nodeSelector": {"type": "virtual-kubelet"},
-                    "tolerations": [{"key": "turbokube.io/vnode", "operator": "Exists"}],
-                    "containers": [container],
-                },
-            },
-        },
-    }
 
 
 def middle(values: Sequence[float]) -> float:

@@ -5,13 +5,10 @@ KWOK and kubemark come from the cache that `make test-all` fills, virtual-kubele
 
 from __future__ import annotations
 
-import json
 import os
-import re
 import signal
 import time
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -20,6 +17,7 @@ import msgspec
 import pytest
 
 from tests.integration.control_plane import ControlPlane, binaries
+from tests.integration.fleets import Fleet, wait_for
 from turbokube.api.target import load_target
 from turbokube.daemon import process
 from turbokube.vnode import fleet
@@ -53,25 +51,13 @@ def binary(engine: str) -> str:
     return found
 
 
-class Fleet:
-    """What the tests do to a fleet, and see of it as the admin."""
+class Foreign(Fleet):
+    """A fleet of such an engine."""
 
     def __init__(self, plane: ControlPlane, engine: str) -> None:
-        self.plane = plane
+        spec = msgspec.structs.replace(SPEC, engine=engine, binary=binary(engine), **ENGINES[engine])
+        super().__init__(plane, spec, timeout=240)
         self.engine = engine
-        self.target = load_target(plane.target)
-        self.spec = msgspec.structs.replace(SPEC, engine=engine, binary=binary(engine), **ENGINES[engine])
-
-    def present(self, **changes: Any) -> fleet.Result:
-        spec = msgspec.structs.replace(self.spec, **changes)
-        return fleet.present(lambda: self.target, self.plane.state, spec, timeout=240)
-
-    def absent(self) -> fleet.Result:
-        return fleet.absent(self.target, self.plane.state, self.spec, timeout=120)
-
-    def items(self, *arguments: str) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = json.loads(self.plane.kubectl("get", *arguments, "-o", "json"))["items"]
-        return found
 
     def nodes(self) -> list[dict[str, Any]]:
         return self.items("nodes", "-l", f"turbokube.io/run={SPEC.run}")
@@ -86,14 +72,6 @@ class Fleet:
             if any(c["type"] == "Ready" and c["status"] == "True" for c in node["status"].get("conditions", []))
         }
 
-    def running(self) -> list[dict[str, Any]]:
-        return [pod for pod in self.items("pods", "-l", "app=engines") if pod["status"]["phase"] == "Running"]
-
-    def metric(self, name: str) -> float:
-        with urllib.request.urlopen(fleet.info(self.plane.state)["metrics_url"]) as answer:
-            text = answer.read().decode()
-        return float(re.search(rf"^{re.escape(name)} (\S+)$", text, re.MULTILINE)[1])  # type: ignore[index]
-
     def renewals(self) -> dict[str, float]:
         """When each vnode's Lease was renewed last, in seconds."""
         return {
@@ -107,16 +85,9 @@ class Fleet:
         return [one for one in process.marked(self.plane.state) if one.name.startswith(f"{prefix}-")]
 
 
-def wait_for(done: Callable[[], bool], seconds: float = 60.0) -> None:
-    end = time.monotonic() + seconds
-    while not done():
-        assert time.monotonic() < end, "not in time"
-        time.sleep(0.5)
-
-
 @pytest.fixture(scope="module", params=sorted(ENGINES))
-def vnodes(plane: ControlPlane, request: pytest.FixtureRequest) -> Iterator[Fleet]:
-    it = Fleet(plane, request.param)
+def vnodes(plane: ControlPlane, request: pytest.FixtureRequest) -> Iterator[Foreign]:
+    it = Foreign(plane, request.param)
     it.present()
     try:
         yield it
@@ -124,54 +95,24 @@ def vnodes(plane: ControlPlane, request: pytest.FixtureRequest) -> Iterator[Flee
         it.absent()
 
 
-def deployment(annotations: dict[str, str] | None = None) -> dict[str, Any]:
-    return {
-        "apiVersion": "apps/v1",
-        "kind": "Deployment",
-        "metadata": {"name": "engines", "namespace": "default"},
-        "spec": {
-            "replicas": PODS,
-            "selector": {"matchLabels": {"app": "engines"}},
-            "template": {
-                "metadata": {"labels": {"app": "engines"}, "annotations": annotations or {}},
-                "spec": {
-                    "nodeSelector": {"turbokube.io/run": SPEC.run},
-                    "tolerations": [{"key": "turbokube.io/vnode", "operator": "Exists"}],
-                    "containers": [{"name": "c", "image": "pause", "resources": {"requests": {"memory": "32Mi"}}}],
-                },
-            },
-        },
-    }
-
-
 @pytest.fixture(scope="module")
-def load(vnodes: Fleet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[dict[str, Any]]]:
+def load(vnodes: Foreign) -> Iterator[list[dict[str, Any]]]:
     """The pods of a Deployment that runs."""
-    file: Path = tmp_path_factory.mktemp("load") / "deployment.json"
-    file.write_text(json.dumps(deployment()))
-    vnodes.plane.kubectl("apply", "-f", str(file))
-    wait_for(lambda: len(vnodes.running()) == PODS, 120)
-    yield vnodes.running()
-    vnodes.plane.kubectl("delete", "-f", str(file))
-    wait_for(lambda: not vnodes.items("pods", "-l", "app=engines"), 120)
+    with vnodes.carrying(PODS, 120):
+        yield vnodes.pods()
 
 
 # of one engine each, before the fleets of all
 
 
 @pytest.mark.parametrize("delay", ["2", "uniform(1,3)", "exponential(1)", "lognormal(0.5,0.2)"])
-def test_kwok_starts_pods_when_it_is_told_to(plane: ControlPlane, tmp_path: Path, delay: str) -> None:
-    it = Fleet(plane, "kwok")
+def test_kwok_starts_pods_when_it_is_told_to(plane: ControlPlane, delay: str) -> None:
+    it = Foreign(plane, "kwok")
     it.present()
     try:
-        file = tmp_path / "deployment.json"
-        file.write_text(json.dumps(deployment({"turbokube.io/start-delay": delay})))
-        plane.kubectl("apply", "-f", str(file))
-        wait_for(lambda: len(it.running()) == PODS)
-        took = [_seconds(pod["status"]["startTime"]) - _bound(pod) for pod in it.running()]
-        assert 0.5 <= sum(took) / PODS <= 3.0  # whole seconds at both ends
-        plane.kubectl("delete", "-f", str(file))
-        wait_for(lambda: not it.items("pods", "-l", "app=engines"))
+        with it.carrying(PODS, start_delay=delay):
+            took = [_seconds(pod["status"]["startTime"]) - _bound(pod) for pod in it.pods()]
+            assert 0.5 <= sum(took) / PODS <= 3.0  # whole seconds at both ends
     finally:
         it.absent()
 
@@ -193,7 +134,7 @@ def test_what_an_engine_cannot_do_is_refused(plane: ControlPlane) -> None:
         fleet.present(lambda: load_target(plane.target), plane.state, spec)
 
 
-def test_vnodes_are_ready_labelled_and_tainted_and_have_leases(vnodes: Fleet) -> None:
+def test_vnodes_are_ready_labelled_and_tainted_and_have_leases(vnodes: Foreign) -> None:
     assert vnodes.ready() == {SPEC.name(index) for index in range(COUNT)}
     for node in vnodes.nodes():
         assert node["metadata"]["labels"]["turbokube.io/run"] == SPEC.run
@@ -204,7 +145,7 @@ def test_vnodes_are_ready_labelled_and_tainted_and_have_leases(vnodes: Fleet) ->
     assert all(lease["spec"]["leaseDurationSeconds"] == SPEC.lease_duration for lease in leases.values())
 
 
-def test_leases_are_renewed_at_the_rate_of_nodes(vnodes: Fleet) -> None:
+def test_leases_are_renewed_at_the_rate_of_nodes(vnodes: Foreign) -> None:
     """From renewal to renewal of each vnode, since those of so few come in clumps that a window cuts."""
     wait_for(lambda: len(vnodes.renewals()) == COUNT)
     before, first = vnodes.metric("turbokube_fleet_lease_renewals_total"), vnodes.renewals()
@@ -220,7 +161,7 @@ def test_leases_are_renewed_at_the_rate_of_nodes(vnodes: Fleet) -> None:
     assert vnodes.metric("turbokube_fleet_lease_oldest_renewal_seconds") < SPEC.lease_interval * 1.04 + 2
 
 
-def test_pods_run_and_tell_what_measuring_tools_look_for(vnodes: Fleet, load: list[dict[str, Any]]) -> None:
+def test_pods_run_and_tell_what_measuring_tools_look_for(vnodes: Foreign, load: list[dict[str, Any]]) -> None:
     assert len(load) == PODS
     for pod in load:
         true = {c["type"] for c in pod["status"]["conditions"] if c["status"] == "True"}
@@ -230,16 +171,20 @@ def test_pods_run_and_tell_what_measuring_tools_look_for(vnodes: Fleet, load: li
         assert all(c["ready"] and "running" in c["state"] for c in pod["status"]["containerStatuses"])
     if vnodes.engine in TELL_OF_STARTS:
         uids = {pod["metadata"]["uid"] for pod in load}
-        events = vnodes.items("events", "--field-selector", "reason=Started")
-        assert uids <= {event["involvedObject"]["uid"] for event in events}
-    wait_for(lambda: fleet.info(vnodes.plane.state)["pods"]["Running"] == PODS)
+
+        def told() -> set[str]:
+            events = vnodes.items("events", "--field-selector", "reason=Started")
+            return {event["involvedObject"]["uid"] for event in events}
+
+        wait_for(lambda: uids <= told())  # Events come behind statuses
+    wait_for(lambda: vnodes.status()["pods"]["Running"] == PODS)
 
 
-def test_present_changes_nothing_the_second_time(vnodes: Fleet) -> None:
+def test_present_changes_nothing_the_second_time(vnodes: Foreign) -> None:
     assert not vnodes.present().changed
 
 
-def test_fleet_shrinks_and_grows(vnodes: Fleet) -> None:
+def test_fleet_shrinks_and_grows(vnodes: Foreign) -> None:
     vnodes.present(count=10)
     assert vnodes.ready() == {SPEC.name(index) for index in range(10)}
     assert len(vnodes.leases()) == 10
@@ -247,7 +192,7 @@ def test_fleet_shrinks_and_grows(vnodes: Fleet) -> None:
     assert len(vnodes.ready()) == COUNT
 
 
-def test_processes_end_with_the_daemon_and_the_next_takes_over(vnodes: Fleet) -> None:
+def test_processes_end_with_the_daemon_and_the_next_takes_over(vnodes: Foreign) -> None:
     nodes = {node["metadata"]["name"]: node["metadata"]["uid"] for node in vnodes.nodes()}
     daemon = process.find(vnodes.plane.state, "fleet")
     assert daemon is not None
@@ -260,15 +205,15 @@ def test_processes_end_with_the_daemon_and_the_next_takes_over(vnodes: Fleet) ->
     wait_for(lambda: vnodes.metric("turbokube_fleet_lease_renewals_total") >= before + COUNT, 30)
 
 
-def test_a_process_that_ends_is_started_again(vnodes: Fleet) -> None:
+def test_a_process_that_ends_is_started_again(vnodes: Foreign) -> None:
     time.sleep(11)  # one that ends sooner ends the daemon
     victim = vnodes.processes()[0]
     victim.signal(signal.SIGKILL)
-    wait_for(lambda: fleet.info(vnodes.plane.state)["process_restarts"] == 1, 20)
+    wait_for(lambda: vnodes.status()["process_restarts"] == 1, 20)
     wait_for(lambda: victim.name in {one.name for one in vnodes.processes()}, 20)
 
 
-def test_nothing_is_left(vnodes: Fleet) -> None:
+def test_nothing_is_left(vnodes: Foreign) -> None:
     assert vnodes.absent().changed
     assert not vnodes.nodes()
     assert not vnodes.leases()

@@ -6,8 +6,7 @@ import json
 import re
 import signal
 import time
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,89 +14,18 @@ import msgspec
 import pytest
 
 from tests.integration.control_plane import ControlPlane, playbook
-from turbokube.api.target import load_target
+from tests.integration.fleets import Fleet, wait_for
 from turbokube.daemon import process
 from turbokube.vnode import fleet
 from turbokube.vnode.spec import Spec
 
 COUNT, PODS = 50, 100
 SPEC = Spec(run="fleettest", count=COUNT, connections=4)
-DEPLOYMENT = {
-    "apiVersion": "apps/v1",
-    "kind": "Deployment",
-    "metadata": {"name": "load", "namespace": "default"},
-    "spec": {
-        "replicas": PODS,
-        "selector": {"matchLabels": {"app": "load"}},
-        "template": {
-            "metadata": {"labels": {"app": "load"}},
-            "spec": {
-                "nodeSelector": {"type": "virtual-kubelet"},
-                "tolerations": [{"key": "turbokube.io/namespace", "operator": "Exists"}],
-                "containers": [{"name": "c", "image": "pause", "resources": {"requests": {"memory": "32Mi"}}}],
-            },
-        },
-    },
-}
-
-
-class Fleet:
-    """What the tests do to a fleet, and see of it as the admin."""
-
-    def __init__(self, plane: ControlPlane) -> None:
-        self.plane = plane
-        self.target = load_target(plane.target)
-
-    def present(self, **changes: Any) -> fleet.Result:
-        return fleet.present(
-            lambda: self.target, self.plane.state, msgspec.structs.replace(SPEC, **changes), timeout=120
-        )
-
-    def absent(self) -> fleet.Result:
-        return fleet.absent(self.target, self.plane.state, SPEC, timeout=120)
-
-    def items(self, *arguments: str) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = json.loads(self.plane.kubectl("get", *arguments, "-o", "json"))["items"]
-        return found
-
-    def running(self) -> dict[str, str]:
-        """uid → address of the pods that run and are not going."""
-        return {
-            pod["metadata"]["uid"]: pod["status"]["podIP"]
-            for pod in self.items("pods", "-l", "app=load")
-            if pod["status"]["phase"] == "Running" and "deletionTimestamp" not in pod["metadata"]
-        }
-
-    def process(self) -> process.Process:
-        found = process.find(self.plane.state, "fleet")
-        assert found is not None
-        return found
-
-    def metric(self, name: str) -> float:
-        with urllib.request.urlopen(fleet.info(self.plane.state)["metrics_url"]) as answer:
-            text = answer.read().decode()
-        return float(re.search(rf"^{re.escape(name)} (\S+)$", text, re.MULTILINE)[1])  # type: ignore[index]
-
-    def last_transitions(self) -> dict[str, str]:
-        """When each node became Ready; it changes when a node was lost meanwhile."""
-        return {
-            node["metadata"]["uid"]: condition["lastTransitionTime"]
-            for node in self.items("nodes")
-            for condition in node["status"]["conditions"]
-            if condition["type"] == "Ready" and condition["status"] == "True"
-        }
-
-
-def wait_for(done: Callable[[], bool], seconds: float = 60.0) -> None:
-    end = time.monotonic() + seconds
-    while not done():
-        assert time.monotonic() < end, "not in time"
-        time.sleep(0.5)
 
 
 @pytest.fixture(scope="module")
 def vnodes(plane: ControlPlane) -> Iterator[Fleet]:
-    it = Fleet(plane)
+    it = Fleet(plane, SPEC)
     it.present()
     try:
         yield it
@@ -106,15 +34,10 @@ def vnodes(plane: ControlPlane) -> Iterator[Fleet]:
 
 
 @pytest.fixture(scope="module")
-def load(vnodes: Fleet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+def load(vnodes: Fleet) -> Iterator[dict[str, str]]:
     """The uids and addresses of the pods of a Deployment that runs."""
-    file: Path = tmp_path_factory.mktemp("load") / "deployment.json"
-    file.write_text(json.dumps(DEPLOYMENT))
-    vnodes.plane.kubectl("apply", "-f", str(file))
-    wait_for(lambda: len(vnodes.running()) == PODS)
-    yield vnodes.running()
-    vnodes.plane.kubectl("delete", "-f", str(file))
-    wait_for(lambda: not vnodes.items("pods", "-l", "app=load"))
+    with vnodes.carrying(PODS):
+        yield vnodes.running()
 
 
 def test_vnodes_are_ready_nodes_with_leases_of_their_own(vnodes: Fleet) -> None:
@@ -165,9 +88,9 @@ def test_a_killed_engine_is_replaced_and_nothing_changes(vnodes: Fleet, load: di
     nodes = vnodes.last_transitions()
     vnodes.process().signal(signal.SIGKILL)
     wait_for(lambda: process.find(vnodes.plane.state, "fleet") is None)
-    assert fleet.info(vnodes.plane.state) == {"running": False}
+    assert vnodes.status() == {"running": False}
     assert vnodes.present().changed
-    wait_for(lambda: fleet.info(vnodes.plane.state)["pods"]["Running"] == PODS)
+    wait_for(lambda: vnodes.status()["pods"]["Running"] == PODS)
     assert vnodes.running() == load
     assert vnodes.last_transitions() == nodes
     assert vnodes.metric("turbokube_fleet_pod_starts_total") == 0
@@ -191,7 +114,7 @@ def test_no_vnode_is_lost_while_the_api_server_is_away(vnodes: Fleet, load: dict
     server.signal(signal.SIGKILL)  # its supervisor brings it back
 
     def recovered() -> bool:
-        status = fleet.info(vnodes.plane.state)
+        status = vnodes.status()
         return status["oldest_renewal"] < SPEC.lease_interval + 2 and status["ready"] == COUNT
 
     wait_for(recovered, 90.0)
@@ -206,7 +129,7 @@ def test_deleted_pods_end_within_their_grace_period(vnodes: Fleet, load: dict[st
     began = time.monotonic()
     wait_for(lambda: len(vnodes.items("pods", "-l", "app=load")) == PODS // 2)
     assert time.monotonic() - began < 25.0  # the grace period is 30 s, and containers end on SIGTERM
-    assert fleet.info(vnodes.plane.state)["pods"]["Terminating"] == 0
+    assert vnodes.status()["pods"]["Terminating"] == 0
 
 
 def test_a_node_that_somebody_deletes_registers_again(vnodes: Fleet) -> None:
@@ -214,7 +137,7 @@ def test_a_node_that_somebody_deletes_registers_again(vnodes: Fleet) -> None:
     vnodes.plane.kubectl("delete", "node", "vnode-00049")
     wait_for(lambda: len(vnodes.last_transitions()) == COUNT)
     assert vnodes.plane.kubectl("get", "node", "vnode-00049", "-o", "jsonpath={.metadata.uid}") != uid
-    wait_for(lambda: fleet.info(vnodes.plane.state)["ready"] == COUNT)
+    wait_for(lambda: vnodes.status()["ready"] == COUNT)
 
 
 def test_the_fleet_grows_and_shrinks_at_its_end(vnodes: Fleet) -> None:
@@ -238,13 +161,13 @@ def test_another_number_of_processes_takes_over_and_one_that_dies_comes_back_alo
     result = vnodes.present(processes=3)
     assert result.started == ["fleet-0", "fleet-1", "fleet-2"]
     assert not vnodes.present(processes=3).changed
-    wait_for(lambda: fleet.info(vnodes.plane.state)["pods"]["Running"] == len(pods))
+    wait_for(lambda: vnodes.status()["pods"]["Running"] == len(pods))
     before = [(found.name, found.pid) for found in process.marked(vnodes.plane.state)]
     victim = process.find(vnodes.plane.state, "fleet-1")
     assert victim is not None
     victim.signal(signal.SIGKILL)
     wait_for(lambda: not victim.alive())
-    assert fleet.info(vnodes.plane.state)["dead"] == ["fleet-1"]
+    assert vnodes.status()["dead"] == ["fleet-1"]
     again = vnodes.present(processes=3)
     assert (again.started, again.metrics_urls) == (["fleet-1"], result.metrics_urls)
     after = [(found.name, found.pid) for found in process.marked(vnodes.plane.state)]

@@ -7,7 +7,6 @@ import re
 import signal
 import subprocess
 import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,8 @@ import msgspec
 import pytest
 
 from tests.integration.control_plane import ControlPlane, binaries
-from tests.integration.test_fleet import DEPLOYMENT, Fleet, wait_for
+from tests.integration.fleets import Fleet, wait_for
 from turbokube.daemon import process
-from turbokube.vnode import fleet
 from turbokube.vnode.spec import Spec
 
 COUNT, PODS = 20, 40
@@ -32,27 +30,8 @@ class Vnodes(Fleet):
     """A fleet of one fidelity, and what the control plane had before it."""
 
     def __init__(self, plane: ControlPlane, fidelity: str, state: Path | None = None, **spec: Any) -> None:
-        super().__init__(plane)
-        self.state = state or plane.state
-        self.spec = msgspec.structs.replace(SPEC, fidelity=fidelity, **spec)
+        super().__init__(plane, msgspec.structs.replace(SPEC, fidelity=fidelity, **spec), state)
         self.before = self.open_watches()
-
-    def present(self, **changes: Any) -> fleet.Result:
-        return fleet.present(
-            lambda: self.target, self.state, msgspec.structs.replace(self.spec, **changes), timeout=120
-        )
-
-    def absent(self) -> fleet.Result:
-        return fleet.absent(self.target, self.state, self.spec, timeout=120)
-
-    def status(self) -> dict[str, Any]:
-        return fleet.info(self.state)
-
-    def metrics(self, start: str) -> dict[str, float]:
-        """The engine's samples whose names begin so."""
-        with urllib.request.urlopen(self.status()["metrics_url"]) as answer:
-            text = answer.read().decode()
-        return {name: float(value) for name, value in re.findall(rf"^({start}\S*) (\S+)$", text, re.MULTILINE)}
 
     def open_watches(self) -> dict[str, int]:
         """How many watches the API server serves now, by resource."""
@@ -110,17 +89,10 @@ def vnodes(request: pytest.FixtureRequest, plane: ControlPlane) -> Iterator[Vnod
 
 
 @pytest.fixture(scope="module")
-def load(vnodes: Vnodes, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+def load(vnodes: Vnodes) -> Iterator[dict[str, str]]:
     """The uids and addresses of the pods of a Deployment that runs."""
-    wanted = json.loads(json.dumps(DEPLOYMENT))
-    wanted["spec"]["replicas"] = PODS
-    file: Path = tmp_path_factory.mktemp("load") / "deployment.json"
-    file.write_text(json.dumps(wanted))
-    vnodes.plane.kubectl("apply", "-f", str(file))
-    wait_for(lambda: len(vnodes.running()) == PODS)
-    yield vnodes.running()
-    vnodes.plane.kubectl("delete", "-f", str(file))
-    wait_for(lambda: not vnodes.items("pods", "-l", "app=load"))
+    with vnodes.carrying(PODS):
+        yield vnodes.running()
 
 
 def test_each_vnode_has_what_a_kubelet_makes(vnodes: Vnodes) -> None:
