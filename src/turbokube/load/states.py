@@ -42,10 +42,15 @@ class Status(msgspec.Struct, rename="camel", gc=False):
     ready: int = 0
 
 
-class State(msgspec.Struct, gc=False):
-    """An object as it was last seen."""
+class Named(msgspec.Struct, gc=False):
+    """An object that is there: of kinds that have no counts, or others under the same names."""
 
     metadata: _Metadata
+
+
+class State(Named, gc=False):
+    """An object as it was last seen."""
+
     spec: _Spec = msgspec.field(default_factory=_Spec)
     status: Status = msgspec.field(default_factory=Status)
 
@@ -56,15 +61,23 @@ class State(msgspec.Struct, gc=False):
 
 
 _LOOK_EVERY_S = 1.0
-Holds = Callable[[State | None], bool]  # None: the object is not there
+Holds = Callable[[Any], bool]  # of a Named, which is a State where there are counts; None: it is not there
+_COUNTED = {
+    "/apis/apps/v1/deployments",
+    "/apis/apps/v1/replicasets",
+    "/apis/apps/v1/statefulsets",
+    "/apis/apps/v1/daemonsets",
+    "/apis/batch/v1/jobs",
+}
 
 
 class States:
     """Follows the objects of a run in one collection; who waits is woken when what it waits for holds."""
 
     def __init__(self, transport: Transport, path: str, run: str) -> None:
-        self._watch = ListWatch(transport, path, State, {"labelSelector": f"{RUN_LABEL}={run}"})
-        self._states: dict[tuple[str, str], State] = {}
+        kind: type[Named] = State if path in _COUNTED else Named
+        self._watch = ListWatch(transport, path, kind, {"labelSelector": f"{RUN_LABEL}={run}"})
+        self._states: dict[tuple[str, str], Named] = {}
         self._waiting: dict[tuple[str, str], list[tuple[Holds, asyncio.Future[float]]]] = {}
         self._synced = False
 
@@ -114,8 +127,10 @@ class States:
         return await future
 
     def get(self, namespace: str, name: str) -> State:
-        """An object that is there, as it was last seen."""
-        return self._states[namespace, name]
+        """An object with counts that is there, as it was last seen."""
+        state = self._states[namespace, name]
+        assert isinstance(state, State)
+        return state
 
     def _look(self, key: tuple[str, str]) -> None:
         if not self._synced:
@@ -178,7 +193,7 @@ def _first(error: BaseException) -> BaseException:
     return error
 
 
-def gone(state: State | None) -> bool:
+def gone(state: Named | None) -> bool:
     """The object is not there."""
     return state is None
 

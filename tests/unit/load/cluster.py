@@ -133,7 +133,7 @@ class Cluster:
     def _control(self, where: str) -> None:
         """What a controller makes of an object, at one stroke: all pods run."""
         made = self.objects.get(where)
-        if made is None or "replicas" not in (made.get("spec") or {}):
+        if made is None or "deployments" not in where:
             return
         count, metadata = made["spec"]["replicas"], made["metadata"]
         self.running[metadata["namespace"], metadata["name"]] = count

@@ -143,7 +143,9 @@ def test_delete_waits_for_finalizers_and_pods(tmp_path: Path) -> None:
     async def then(run: Run, cluster: Cluster) -> None:
         cluster.held.add(WEB.format(0, 1))
         work = asyncio.create_task(run.phase(Delete(name="delete", propagation="foreground", **COMMON)))
-        await asyncio.sleep(0.1)
+        while not run.work.words().startswith("5 "):
+            await asyncio.sleep(0.005)
+        await asyncio.sleep(0.05)
         assert not work.done()
         assert run.work.words() == "5 of 6 objects deleted"
         assert run.work.missing() == "1 objects not gone, or whose pods are not"

@@ -87,6 +87,22 @@ def test_waiting_for_what_is_not_known_yet() -> None:
     asyncio.run(scenario())
 
 
+def test_statuses_of_other_kinds_are_their_own_business() -> None:
+    async def scenario() -> None:
+        cluster, path = Cluster(), "/apis/example.com/v1/geese"
+        goose = b'{"metadata": {"name": "x0"}, "spec": [], "status": {"ready": true, "replicas": "many"}}'
+        await cluster.request("POST", "/api/v1/namespaces", b'{"metadata": {"name": "a"}}')
+        await cluster.request("POST", "/apis/example.com/v1/namespaces/a/geese", goose)
+        watches = Watches(cluster, "r")
+
+        async def work() -> None:
+            await watches.of(path).until("a", "x0", lambda made: made is not None)
+
+        await watches.beside(work())
+
+    asyncio.run(scenario())
+
+
 def test_objects_go_with_the_definition_of_their_kind() -> None:
     async def scenario() -> None:
         cluster = Cluster()
