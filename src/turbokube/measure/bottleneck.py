@@ -322,7 +322,10 @@ def _process(record: Record, cause: Cause, component: str, line: Line) -> Findin
     evidence = [f"{component} uses {record.mean(line):.2f} of {procs:g} cores"]
     if waiting:
         evidence.append(f"{record.mean(waiting):.1f} of its goroutines wait for one")
-    return _finding(cause, record.share(line, CPU * procs), evidence)
+    score = record.share(line, CPU * procs)
+    if procs < record.cores:  # else what they wait for is the machine
+        score = max(score, record.share(waiting, WAITING * procs))
+    return _finding(cause, score, evidence)
 
 
 def _seats(record: Record) -> Iterator[Finding]:

@@ -103,6 +103,7 @@ HEALTHY = {
     **full("agent", "turbokube_machine_cpu_seconds_total", 1.0, '{"mode":"idle"}'),
 }
 ONE_CORE = full("kube-apiserver-0", "go_sched_gomaxprocs_threads", 1.0)
+QUEUE = full("kube-apiserver-0", "go_sched_latencies_seconds_sum", 2.5)
 STORE = full("etcd-0", f"{FSYNC}_sum", 0.95)
 SEATS = full("kube-apiserver-0", WAITS, 12.0, '{"priority_level":"workload-high"}')
 WORKERS = full(
@@ -127,6 +128,8 @@ BUSY = {**FULL, **full("kube-apiserver-0", "process_cpu_seconds_total", 1.5)}
             | full("etcd-0", "etcd_server_quota_backend_bytes", 100.0),
         ),
         ("apiserver-cpu", full("kube-apiserver-0", "process_cpu_seconds_total", 0.95), ONE_CORE),
+        ("apiserver-cpu", QUEUE, ONE_CORE),
+        ("", QUEUE, {}),  # on all of the machine's cores they wait for the machine
         ("apf-seats", SEATS, {}),
         (
             "apf-seats",
@@ -150,12 +153,11 @@ def test_each_cause_is_named(tmp_path: Path, cause: str, rates: dict[Any, float]
     found = Run(lasts=60, rates=rates, levels=levels).name(tmp_path)
     assert found is not None
     assert found.cause == cause
-    assert found.score is not None
-    assert found.score > 0.9
+    assert (found.score or 0.0) > 0.9 or not cause
     assert all(other.score < 0.5 for other in found.others)
     assert found.offered == pytest.approx(16)
     assert found.achieved == pytest.approx(8, rel=0.05)
-    assert found.words.endswith("pods/s were reached of 16.0 offered")
+    assert "pods/s were reached of 16.0 offered" in found.words
 
 
 def test_nothing_is_named_when_the_offered_rate_was_reached(tmp_path: Path) -> None:
