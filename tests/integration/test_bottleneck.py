@@ -170,10 +170,10 @@ EXPERIMENTS = {
         cause=Cause.GENERATOR,
         settings={
             "concurrency": 1,
-            "namespaces": 60,
+            "namespaces": 24,
             "vnodes_per_namespace": 1,
             "deployments_per_namespace": 1,
-            "replicas": 2,
+            "start_delay": "0.5",
         },
     ),
     "store": Experiment(
@@ -229,6 +229,7 @@ def run(plane: ControlPlane, name: str, bundle: Path) -> Outcome:
         count=profile.vnodes,
         vnodes_per_namespace=profile.vnodes_per_namespace,
         connections=profile.connections,
+        start_delay=profile.start_delay,
         cpu=profile.vnode_cpu,
     )
     url = str(fleet.present(lambda: target, plane.state, spec, timeout=120).metrics_url).removesuffix("/metrics")

@@ -9,6 +9,7 @@ from enum import StrEnum
 
 from turbokube.predict.coefficients import Coefficients, Cost
 from turbokube.predict.machine import Machine
+from turbokube.profile.distribution import parse
 from turbokube.profile.phases import Create, Shape, objects_of, pods_of
 from turbokube.profile.schema import Profile
 
@@ -289,6 +290,7 @@ def _generator(asked: _Asked) -> Iterator[Cap]:
     """The load's own pace: its rate, or in a closed loop how long a namespace keeps a worker when nothing is busy."""
     work = asked.coefficients.work
     seconds = work.namespace_s + asked.write_s * work.namespace_writes
+    seconds += sum(parse(delay).mean for delay in (asked.profile.start_delay, asked.profile.ready_delay))
     for pace in _paces(asked.profile):
         if pace.rate:
             yield Cap(

@@ -23,6 +23,13 @@ class Distribution:
     a: float
     b: float = 0.0
 
+    @property
+    def mean(self) -> float:
+        """Mean seconds, as if there were no longest."""
+        if self.kind == "uniform":
+            return (self.a + self.b) / 2
+        return math.exp(self.a + self.b**2 / 2) if self.kind == "lognormal" else self.a
+
     def draw(self, chance: random.Random) -> float:
         """One duration, of a day at most."""
         if self.kind == "constant":

@@ -128,6 +128,8 @@ def test_the_generator() -> None:
     assert rate(Cause.GENERATOR, profile(rate=1.5)) == 12
     loop = profile(concurrency=1, deployments_per_namespace=1, replicas=2)
     assert rate(Cause.GENERATOR, loop) == pytest.approx(2 / (0.4 + 5 * 0.01))
+    late = profile(concurrency=1, deployments_per_namespace=1, replicas=2, start_delay="uniform(1,3)")
+    assert rate(Cause.GENERATOR, late) == pytest.approx(2 / (2 + 0.4 + 5 * 0.01))
 
 
 def test_the_generator_of_phases() -> None:
