@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 import pytest
 
+from turbokube.api.transport import ApiError, Response
+from turbokube.collect import reconstruct, record
 from turbokube.collect.reconstruct import Event, tell
 from turbokube.collect.record import Choice, Object, Recorder, creation
 
@@ -248,3 +253,91 @@ def test_a_list_that_shows_the_next_of_a_name_ends_the_one_before() -> None:
     watched.see(7.0, "ADDED", thing(uid="new", replicas=2), listed=True)
     watched.recorder.gone("Deployment", {"new"})
     assert watched.told[1:] == [(7.0, "delete", "web", None), (7.0, "create", "web", 2)]
+
+
+# whole recordings
+
+
+class Cluster:
+    """A transport that lists what is there, and watches what happens 0.1 s apart. It can only be read."""
+
+    def __init__(self, there: dict[str, list[Any]], news: dict[str, list[tuple[str, Any]]]) -> None:
+        self.there, self.news = there, news
+        self.closed = False
+
+    async def request(self, method: str, path: str, *_: Any, **__: Any) -> Response:
+        assert method == "GET"
+        if path == "/version":
+            return Response(200, b'{"gitVersion": "v1.36.3"}')
+        if path.startswith("/apis/batch") and "jobs" not in self.there:
+            return Response(403, b'{"reason": "Forbidden", "message": "jobs.batch is forbidden"}')
+        items = self.there.get(path.split("?")[0].rpartition("/")[2], [])
+        return Response(200, msgspec.json.encode({"metadata": {"resourceVersion": "1"}, "items": items}))
+
+    async def stream(self, path: str, accept: str = "") -> AsyncIterator[bytes]:
+        for kind, made in self.news.get(path.split("?")[0].rpartition("/")[2], []):
+            await asyncio.sleep(0.1)
+            made["metadata"] = {"resourceVersion": "2", **made["metadata"]}
+            yield msgspec.json.encode({"type": kind, "object": made})
+        await asyncio.Event().wait()
+
+    async def close(self) -> None:
+        self.closed = True
+
+
+class Somewhere:
+    """What a recording needs of a Target."""
+
+    def credential(self, actor: str) -> None: ...
+
+    def addresses(self, credential: None) -> list[str]:
+        return ["https://192.0.2.1"]
+
+
+def in_place(monkeypatch: pytest.MonkeyPatch, cluster: Cluster) -> Any:
+    monkeypatch.setattr(record, "Http1", lambda *_, **__: cluster)
+    return Somewhere()
+
+
+def test_a_cluster_is_watched_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = Cluster(
+        {"deployments": [thing("old", replicas=1)], "jobs": []},
+        {"deployments": [("ADDED", thing("web", replicas=2)), ("MODIFIED", thing("web", replicas=3))],
+         "pods": [("ADDED", pod("p")), ("DELETED", pod("p"))]},
+    )  # fmt: skip
+    found = asyncio.run(record.watch(in_place(monkeypatch, cluster), 0.4, Choice()))
+    assert (found.header.method, found.header.seconds, found.header.kubernetes) == ("watched", 0.4, "v1.36.3")
+    assert (found.header.namespaces, found.header.operations) == (1, 5)
+    assert found.operations[0].before
+    assert sorted((one.verb, one.name, one.replicas) for one in found.operations[1:]) == [
+        ("create", "deployment-2", 2), ("create", "pod-1", None), ("delete", "pod-1", None),
+        ("scale", "deployment-2", 3),
+    ]  # fmt: skip
+    times = {one.verb: one.t for one in found.operations[1:]}
+    assert 0.0 < times["create"] < times["scale"] < 0.4
+    assert cluster.closed
+
+
+def test_the_past_of_a_cluster_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = time.time()
+    events = [
+        msgspec.to_builtins(scaled(now - 30, "web-1", 0, 2)),
+        msgspec.to_builtins(scaled(now - 20, "web-1", 2, 4)),
+    ]
+    there = {"deployments": [thing(created=now - 30, replicas=4)], "jobs": [], "events": events}
+    target = in_place(monkeypatch, Cluster(there, {}))
+    found = asyncio.run(reconstruct.reconstruct(target, 60.0, Choice(), keep_names=True))
+    assert [(one.verb, one.name, one.replicas) for one in found.operations] == [
+        ("create", "web", 2),
+        ("scale", "web", 4),
+    ]
+    assert found.operations[1].t - found.operations[0].t == pytest.approx(10, abs=1)
+    assert (found.header.method, found.header.seconds, len(found.header.notes)) == ("reconstructed", 60.0, 2)
+
+
+def test_a_kind_that_may_not_be_read_ends_the_recording(monkeypatch: pytest.MonkeyPatch) -> None:
+    for recording in (record.watch, reconstruct.reconstruct):
+        cluster = Cluster({}, {})
+        with pytest.raises(ApiError, match=r"jobs\.batch is forbidden"):
+            asyncio.run(recording(in_place(monkeypatch, cluster), 5.0, Choice()))
+        assert cluster.closed
