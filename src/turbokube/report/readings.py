@@ -150,9 +150,12 @@ def _resources(content: dict[str, Any]) -> Iterator[Reading]:
     for row in content["processes"]:
         cpu[row["kind"]] += row["cpu_seconds"]
         memory[row["kind"]] += row["memory_bytes"]
+    ran = content["pods"]["running"]
     for kind in cpu:
         if cpu[kind] or memory[kind]:
             yield from _value("Processes", f"cpu-{kind}", f"{kind}: CPU", "s", LESS, cpu[kind])
+            each = 1000 * cpu[kind] / ran if ran else None
+            yield from _value("Processes", f"cpu-per-pod-{kind}", f"{kind}: CPU per pod that ran", "ms", LESS, each)
             title = f"{kind}: memory, at most"
             yield from _value("Processes", f"memory-{kind}", title, "MiB", LESS, memory[kind] / 2**20)
 

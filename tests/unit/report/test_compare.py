@@ -93,6 +93,11 @@ def test_a_difference_beyond_chance_has_its_interval_and_its_direction(content: 
     assert row(content, "pods-seconds")["groups"]["slow"]["outcome"] == "worse"
 
 
+def test_cpu_is_told_per_pod_too(content: dict[str, Any]) -> None:
+    whole, each = (row(content, f"{name}-etcd")["groups"]["fast"]["mean"] for name in ("cpu", "cpu-per-pod"))
+    assert each == pytest.approx(1000 * whole / 512)
+
+
 def test_what_repeats_do_not_show_is_not_told_as_a_difference(content: dict[str, Any]) -> None:
     assert row(content, "pods-planned")["groups"]["slow"]["outcome"] == "same"
     startup = row(content, "startup-first seen → seen running-p50")["groups"]["slow"]
