@@ -15,7 +15,7 @@ description:
   - Says which run this is (a new one, an interrupted one, or the next of a finished one's name) and what will be made.
   - Predicts what the profile asks of the machine where the module runs (processor, memory, store, disk, open files)
     and what will bind first. The prediction rests on costs that were measured beforehand.
-  - Reads only.
+  - Changes nothing; a file without a name is written to see how long the disk takes to sync.
 author:
   - TurboKube authors (@turbokube)
 requirements:

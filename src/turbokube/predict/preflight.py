@@ -1,4 +1,4 @@
-"""What is looked at before anything starts. Reads only."""
+"""What is looked at before anything starts. Reads only, but for a nameless file that times the disk."""
 
 from __future__ import annotations
 
