@@ -15,7 +15,7 @@ from .credentials import Credential
 from .lines import Lines
 from .transport import JSON, Response, Unreachable
 
-_MAX_BUFFERED = 8 * 1024 * 1024  # a stream's unread bytes before its socket is paused; reading them takes 70 ms
+_MAX_BUFFERED = 4 * 1024 * 1024  # a stream's unread bytes before its socket is paused; reading them takes 30 ms
 _ENOUGH = 256 * 1024  # a stream's unread bytes that are read at once, whatever its pace
 _STALE = "connection closed by the server"
 _IDLE = (
