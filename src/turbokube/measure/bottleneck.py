@@ -209,6 +209,8 @@ def decide(load: Load, found: list[Finding], predicted: float | None = None, pre
         return Bottleneck("", words, None, (), tuple(ranked), **rates)  # type: ignore[arg-type]
     first, *others = ranked
     words = f"{first.title} ({first.score:.0%} of the load's time); {_rates(load)}"
+    if any(each.cause == Cause.OTHERS and each.score >= NAMED for each in others):
+        words += "; other work took the machine's cores meanwhile"
     return Bottleneck(first.cause, words, first.score, first.evidence, tuple(others), **rates)  # type: ignore[arg-type]
 
 

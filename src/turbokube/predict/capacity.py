@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from turbokube.predict.caps import Cap, Cause, Level, caps, order, pod_cost
+from turbokube.predict.caps import USABLE, Cap, Cause, Level, caps, order, pod_cost
 from turbokube.predict.coefficients import Coefficients, Cost
 from turbokube.predict.machine import Machine
 from turbokube.profile.schema import Profile, as_options, lease_settings, pod_ranges
@@ -98,8 +98,9 @@ def predict(
     whole = Cap(
         cause=Cause.MACHINE,
         name="the processor",
-        pods_per_second=max(0.0, machine.cores - heartbeat_cores) * 1e3 / pod_ms if pod_ms else math.inf,
-        why=f"{machine.cores:g} cores, {heartbeat_cores:.2f} of them for heartbeats, {pod_ms:.0f} ms for each pod",
+        pods_per_second=max(0.0, USABLE * machine.cores - heartbeat_cores) * 1e3 / pod_ms if pod_ms else math.inf,
+        why=f"{USABLE:.0%} of {machine.cores:g} cores, {heartbeat_cores:.2f} of them for heartbeats, "
+        f"{pod_ms:.0f} ms for each pod",
     )
     found = order([whole, *caps(profile, machine, here, coefficients, heartbeats, nodes, levels)])
     rate = found[0].pods_per_second if found else math.inf

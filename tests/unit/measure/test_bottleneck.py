@@ -196,6 +196,7 @@ def test_a_closed_loop_is_bound_by_itself_when_nothing_is_full(tmp_path: Path) -
     beside = Run(rate=0.0, rates=FULL).name(tmp_path / "beside")
     assert beside is not None
     assert beside.cause == "generator"
+    assert beside.words.endswith("; other work took the machine's cores meanwhile")
     busy = Run(rate=0.0, rates=BUSY).name(tmp_path / "busy")
     assert busy is not None
     assert busy.cause == "machine"

@@ -55,9 +55,9 @@ def test_by_hand() -> None:
     assert found.heartbeats_per_second == pytest.approx(110)
     assert found.heartbeat_cores == pytest.approx(0.2 + 110 * 0.003)  # 0.53
     assert found.pod_ms == pytest.approx(2 + 10 + 4 + 4)  # 4 more at 1,000 nodes
-    assert found.pods_per_second == pytest.approx((2 - 0.53) / 0.020)  # 73.5
+    assert found.pods_per_second == pytest.approx((0.9 * 2 - 0.53) / 0.020)  # 63.5
     assert found.bound_by == "the processor"
-    assert found.seconds == pytest.approx(8000 / 73.5)
+    assert found.seconds == pytest.approx(8000 / 63.5)
     assert found.memory == pytest.approx(350 * 2**20 + 1000 * 64 * 2**10 + 8000 * 48 * 2**10)
     assert found.store == pytest.approx(1000 * 1000 + 8000 * 2000 + 110 * 600 * 100)  # 23.6 MB
     assert found.disk == pytest.approx(23.6e6 + 1e6 + 2e6 + 8e4 + 3e6)
@@ -218,8 +218,9 @@ def test_lines_for_a_person() -> None:
     here = machine(2, 22)
     wanted = profile(**SMALL)
     assert describe(wanted, here, predict(wanted, here, THREE, ROUND)) == [
-        "pods: at most 74/s, bound by the processor (20 ms of CPU per pod), so 8000 take 109 s",
-        "cap on pods: 74/s by the processor: 2 cores, 0.53 of them for heartbeats, 20 ms for each pod; binds first",
+        "pods: at most 64/s, bound by the processor (20 ms of CPU per pod), so 8000 take 2 min",
+        "cap on pods: 64/s by the processor: 90% of 2 cores, 0.53 of them for heartbeats, 20 ms for each pod; binds "
+        "first",
         "heartbeats: 110/s take 0.53 of 2 cores",
         "open files: 1032 of 20000 in one process",
         "memory: 0.8 GiB of 22.0 GiB available",
