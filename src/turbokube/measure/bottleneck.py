@@ -449,7 +449,10 @@ def _generator(record: Record, found: list[Finding]) -> list[Finding]:
 
 
 def _machine(record: Record) -> Iterator[Finding]:
-    """The run's own processes against the cores; what else the machine does is another cause."""
+    """The run's own processes against the cores; what else the machine does is another cause.
+
+    Components on other machines are scraped, too: more than the machine does as a whole cannot be its own.
+    """
     used = record.rates("process_cpu_seconds_total", lambda series: "").get("", [])
     own: Line = [None if value is None else value / record.cores for value in used]
     modes = record.rates("turbokube_machine_cpu_seconds_total", lambda series: series.labels.get("mode"))
@@ -457,6 +460,8 @@ def _machine(record: Record) -> Iterator[Finding]:
         None if work is None or idle is None or not work + idle else work / (work + idle)
         for work, idle in zip(modes.get("busy", []), modes.get("idle", []), strict=True)
     ]
+    if busy:
+        own = [None if a is None or b is None else min(a, b) for a, b in zip(own or busy, busy, strict=True)]
     evidence = [f"the run's processes use {record.mean(own):.0%} of {record.cores:g} cores"]
     if busy:
         evidence.append(f"{record.mean(busy):.0%} are in use")

@@ -214,6 +214,13 @@ def test_late_sendings_and_slow_vnodes(tmp_path: Path) -> None:
     assert slow.evidence[0].startswith("from bound to running 12.00 s of ")
 
 
+def test_components_elsewhere_do_not_fill_this_machine(tmp_path: Path) -> None:
+    found = Run(lasts=60, rates=full("kube-apiserver-0", "process_cpu_seconds_total", 12.0)).name(tmp_path)
+    assert found is not None
+    (machine,) = [other for other in found.others if other.cause == "machine"]
+    assert (machine.score, machine.evidence[0]) == (0.0, "the run's processes use 50% of 2 cores")
+
+
 @pytest.mark.parametrize(("share", "cause"), [(0.4, ""), (0.6, "store")])
 def test_half_of_the_time_decides(tmp_path: Path, share: float, cause: str) -> None:
     found = Run(lasts=60, share=share, rates=STORE).name(tmp_path)
