@@ -29,6 +29,7 @@ class _Metadata(msgspec.Struct, rename="camel"):
     namespace: str = ""
     uid: str = ""
     creation_timestamp: datetime | None = None
+    deletion_timestamp: str | None = None
     labels: _Labels = msgspec.field(default_factory=_Labels)
 
 
@@ -275,7 +276,9 @@ class Observer:
         if restarts != clocks.restarts:
             clocks.restarts, moved = restarts, True
         if gone and clocks.deleted_seen is None:
-            clocks.phase = pod.status.phase if pod.status.phase in ("Failed", "Succeeded") else None
+            # a kubelet takes a pod that is deleted to such a phase, too, when its containers have ended
+            ended = pod.metadata.deletion_timestamp is None and pod.status.phase in ("Failed", "Succeeded")
+            clocks.phase = pod.status.phase if ended else None
             self._gone(clocks, now)
             moved = True
         return moved

@@ -42,7 +42,15 @@ class Watched:
             return {row["uid"]: row for row in reader.query("SELECT * FROM pods")}
 
 
-def _object(uid: str, *, node: str = "", ready: bool | None = None, phase: str = "Pending", restarts: int = 0) -> Any:
+def _object(
+    uid: str,
+    *,
+    node: str = "",
+    ready: bool | None = None,
+    phase: str = "Pending",
+    restarts: int = 0,
+    ends: bool = False,
+) -> Any:
     def at(second: int) -> str:
         return f"1970-01-01T00:01:{second:02}Z"
 
@@ -56,6 +64,7 @@ def _object(uid: str, *, node: str = "", ready: bool | None = None, phase: str =
             "uid": uid,
             "creationTimestamp": at(40),
             "labels": {"app": "d"},
+            **({"deletionTimestamp": at(59)} if ends else {}),
         },
         "spec": {"nodeName": node},
         "status": {"phase": phase, "conditions": scheduled, "containerStatuses": containers},
@@ -75,6 +84,18 @@ def run_through(watched: Watched, uid: str, begin: float = 100.5) -> None:
     watched.pod(begin + 1, "MODIFIED", uid, node="n-0")
     watched.pod(begin + 2, "MODIFIED", uid, node="n-0", phase="Running", ready=False)
     watched.pod(begin + 3, "MODIFIED", uid, node="n-0", phase="Running", ready=True)
+
+
+def test_a_pod_that_is_deleted_has_not_completed(watched: Watched) -> None:
+    for uid, ends in (("done", False), ("deleted", True)):
+        run_through(watched, uid)
+        watched.pod(120.0, "MODIFIED", uid, node="n-0", ready=False, phase="Succeeded", ends=ends)
+    watched.pod(121.0, "DELETED", "deleted", node="n-0", ready=False, phase="Succeeded", ends=True)
+    watched.pod(130.0, "DELETED", "done", node="n-0", ready=False, phase="Succeeded", ends=True)
+    rows = watched.rows()
+    assert {uid: (row["phase"], row["deleted_seen"]) for uid, row in rows.items()} == {
+        "done": ("Succeeded", 120.0), "deleted": (None, 120.0),
+    }  # fmt: skip
 
 
 def test_a_pod_has_the_objects_clocks_and_the_witnesss(watched: Watched) -> None:
