@@ -19,6 +19,7 @@ from .writer import BundleError
 VERSION = 1
 VERBS = ("create", "delete", "scale", "roll")
 KINDS = ("Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "Job", "Pod")
+_ALONE = ("DaemonSet", "Pod")  # have no number of replicas
 Verb = Literal["create", "delete", "scale", "roll"]
 Kind = Literal["Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "Job", "Pod"]
 
@@ -193,7 +194,7 @@ def _creates(
         found.append(
             Operation(
                 t=row["intended"] or row["accepted"], verb="create", kind=row["kind"], namespace=row["namespace"],
-                name=row["name"], replicas=None if row["kind"] == "DaemonSet" else row["replicas"],
+                name=row["name"], replicas=None if row["kind"] in _ALONE else row["replicas"],
                 requests=requests.get(row["phase"], {}),
             )
         )  # fmt: skip
@@ -222,7 +223,7 @@ def _actions(
             one = Operation(t=when, verb=verb, kind=first.kind, namespace=within, name=name)
             if verb == "create":
                 one = msgspec.structs.replace(first, t=when)
-            if verb in ("create", "scale") and row["replicas"] is not None:
+            if verb in ("create", "scale") and row["replicas"] is not None and kind not in _ALONE:
                 one.replicas = row["replicas"]
             found.append(one)
             (standing.discard if verb == "delete" else standing.add)((kind, within, name))

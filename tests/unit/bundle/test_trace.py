@@ -130,6 +130,14 @@ def test_a_bundle_tells_what_was_intended_when(tmp_path: Path) -> None:
     assert (found.header.began, found.header.seconds, found.header.kubernetes) == (100.0, 7.0, "v1.36.3")
 
 
+def test_pods_and_daemonsets_have_no_replicas(tmp_path: Path) -> None:
+    folder = bundle(
+        tmp_path, [("Pod", "n", "p", 100.0, 1), ("DaemonSet", "n", "d", 100.0, 8)],
+        [(0, "delete", "Pod", "n", "p", 101.0, 0), (1, "create", "Pod", "n", "p", 102.0, 1)],
+    )  # fmt: skip
+    assert [one.replicas for one in trace.of_bundle(folder).operations] == [None] * 4
+
+
 def test_the_end_of_a_namespace_is_that_of_what_stood_in_it(tmp_path: Path) -> None:
     folder = bundle(
         tmp_path,
