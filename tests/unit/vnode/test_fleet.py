@@ -77,9 +77,7 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setattr(
         process,
         "spawn",
-        lambda argv, *, state, name, log: spawn(
-            [sys.executable, "-c", _STUB, str(tmp_path / name)], state=state, name=name, log=log
-        ),
+        lambda argv, **options: spawn([sys.executable, "-c", _STUB, str(tmp_path / options["name"])], **options),
     )
     monkeypatch.setattr(fleet, "_labelled", lambda target, run: {"nodes": 0, "leases": 0})
     yield tmp_path
