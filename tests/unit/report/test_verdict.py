@@ -309,6 +309,15 @@ def test_a_limit_of_a_profile_is_a_gate(outcome: str, word: str, role: str) -> N
     assert (limit(run, "limit-seconds").title, limit(run, "limit-seconds").limit) == ("The run: seconds", "≤ 60")
 
 
+def test_pods_that_are_missing_in_a_record_without_an_end_may_have_run() -> None:
+    never = {"pods": dataclasses.replace(PODS, running=8191, never=1)}
+    assert judged(**never).word == FAIL
+    found = judged(**never, meta={**facts().meta, "finished": None})
+    assert (found.word, limit(found, "pods-running").outcome) == (INCONCLUSIVE, "inconclusive")
+    slow = judged(leases=leases(0.9), meta={**facts().meta, "finished": None})
+    assert slow.word == FAIL  # what is recorded is so
+
+
 def test_restarts_that_were_asked_for_break_nothing() -> None:
     again = {"pods": dataclasses.replace(PODS, restarted=9)}
     assert judged(**again).word == FAIL
