@@ -31,10 +31,12 @@ STAGES: dict[str, list[str]] = {
     "binaries": ["ansible-playbook", "playbooks/binaries.yml"],
     # files side by side: most of their time is waiting, and each has a control plane of its own
     "integration": ["pytest", "-q", "-m", "not slow", "-n", "2", "--dist", "loadfile", "tests/integration"],
-    "molecule": ["molecule", "test", "--all"],
+    "molecule": ["molecule", "test", "-s", "quickstart"],
 }
 SLOW: dict[str, list[str]] = {
     "engines": ["ansible-playbook", "playbooks/binaries.yml", "-e", '{"kube_binaries_names": ["kwok", "kubemark"]}'],
+    # hosts of a lab, which need root
+    "hosts": ["molecule", "test", "-s", "cluster"],
     "slow": ["pytest", "-q", "-m", "slow", "tests/unit", "tests/integration"],
 }
 
