@@ -13,7 +13,7 @@ from .delete import deletion
 from .phase import LoadError
 from .ready import NAMESPACES, NamespacesReady, namespace_body
 from .send import Request
-from .states import gone, worked
+from .states import gone, gone_or_anew, worked
 from .templates import Manifest
 from .work import Context
 
@@ -81,23 +81,27 @@ class ChurnWork(Acting):
         made = target.made
         states = self.watches.of(made.all)
         replicas = 0 if made.awaits else None
+        resumed = self._is_accepted(first)
         action, _ = await self.act(first, "delete", target.entry.key, intended, replicas, delete)
         if not action.accepted:
             return
         if not action.done:
-            moment = await states.until(made.namespace, made.name, gone)
-            self.end(action, max(moment, await self.settle(made, 0)))
+            moment = await states.until(made.namespace, made.name, gone_or_anew if resumed else gone)
+            anew = states.there(made.namespace, made.name)
+            self.end(action, moment if anew else max(moment, await self.settle(made, 0)))
         await self._create(first + 1, target, made, time.time())
 
     async def _namespace(self, first: int, namespace: str, intended: float, delete: Request) -> None:
         key = ("Namespace", namespace, namespace)
         states = self.watches.of(NAMESPACES)
+        resumed = self._is_accepted(first)
         action, _ = await self.act(first, "delete", key, intended, None, delete)
         if not action.accepted:
             return
         if not action.done:
-            moment = await states.until("", namespace, gone)
-            self._namespaces.forget(namespace)
+            moment = await states.until("", namespace, gone_or_anew if resumed else gone)
+            if not states.there("", namespace):
+                self._namespaces.forget(namespace)
             self.end(action, moment)
         body = namespace_body(namespace, self.phase.run)
         create = Request("create", "namespaces", "POST", NAMESPACES, body, JSON)
@@ -130,6 +134,11 @@ class ChurnWork(Acting):
             return self._is_done(numbers[-1])
         here = len(self._within[self._pool[number % len(self._pool)]])
         return all(self._is_done(each) for each in numbers[: 2 + here])
+
+    def _is_accepted(self, number: int) -> bool:
+        """By an earlier agent, whose last half second the ledger may not know."""
+        action = self._actions().get(number)
+        return action is not None and action.accepted is not None
 
     def _is_done(self, number: int) -> bool:
         action = self._actions().get(number)

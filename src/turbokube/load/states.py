@@ -19,6 +19,7 @@ class _Metadata(msgspec.Struct, rename="camel", gc=False):
     name: str
     namespace: str = ""
     generation: int = 0
+    deletion_timestamp: str | None = None
 
 
 class _Spec(msgspec.Struct, gc=False):
@@ -126,6 +127,10 @@ class States:
         self._waiting.setdefault(key, []).append((holds, future))
         return await future
 
+    def there(self, namespace: str, name: str) -> bool:
+        """Whether the object was there when it was last seen."""
+        return (namespace, name) in self._states
+
     def get(self, namespace: str, name: str) -> State:
         """An object with counts that is there, as it was last seen."""
         state = self._states[namespace, name]
@@ -196,6 +201,11 @@ def _first(error: BaseException) -> BaseException:
 def gone(state: Named | None) -> bool:
     """The object is not there."""
     return state is None
+
+
+def gone_or_anew(state: Named | None) -> bool:
+    """An object whose deletion an earlier agent had accepted is not there, or has been created again by that agent."""
+    return state is None or state.metadata.deletion_timestamp is None
 
 
 def rolled(resource: str, generation: int) -> Holds:

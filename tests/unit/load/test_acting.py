@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import sqlite3
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import pytest
@@ -181,6 +183,23 @@ def test_churn_of_objects_leaves_everything_running(tmp_path: Path) -> None:
         assert max(Counter(action.key for action in actions).values()) == 8  # three objects in turn
         assert set(cluster.running.values()) == {2}
         assert len(replicas(cluster)) == 6
+
+    scenario(tmp_path, then)
+
+
+@pytest.mark.parametrize("by", ["object", "namespace"])
+def test_churn_goes_on_though_what_came_last_was_not_kept(tmp_path: Path, by: Literal["object", "namespace"]) -> None:
+    """An agent that is killed loses its last half second: it may have created again what it had deleted."""
+
+    async def then(run: Run, cluster: Cluster) -> None:
+        churn = Churn(name="churn", by=by, share=0.5, rate=10.0, duration=0.2, deadline=5.0, **COMMON)
+        assert await run.phase(churn) == DONE
+        with contextlib.closing(sqlite3.connect(tmp_path / "bundle.sqlite")) as bundle, bundle:
+            bundle.execute("UPDATE actions SET done = NULL")
+            bundle.execute("DELETE FROM actions WHERE verb = 'create'")
+        assert await run.phase(churn) == DONE
+        assert all(action.done for action in run.actions("churn"))
+        assert set(cluster.running.values()) == {2}
 
     scenario(tmp_path, then)
 
