@@ -92,7 +92,7 @@ def kube_burner(binary: Path) -> Tool:
         kubeconfig = f"{plane.state}/kubeconfigs/admin.conf"
         argv = [str(binary), "init", "-c", "kube-burner.yml", "--kubeconfig", kubeconfig, "--skip-log-file"]
         output, used, most = _run(argv, creation.environment("PEERS"), folder)
-        found = re.search(r"pods: Ready 99th: (\d+) ms", output)
+        found = re.search(r": Ready 99th: (\d+) ms", output)
         assert found, output[-3000:]
         return Told(used, most, int(found[1]) / 1e3)
 
