@@ -41,14 +41,14 @@ def test_lines_are_shown_when_they_change_and_notes_once(monkeypatch: pytest.Mon
 
 
 def test_of_several_lines_those_that_changed_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    _, shown = run(
+    shown = run(
         [
             {"changed": True, "finished": False, "progress_lines": ["a: 1", "b: 1"]},
             {"changed": True, "finished": False, "progress_lines": ["a: 1", "b: 2"]},
             {"changed": True, "finished": True, "progress_lines": ["a: 2", "b: 2"]},
         ],
         monkeypatch,
-    )
+    )[1]
     assert shown == [f"progress: [h] {text}" for text in ("a: 1", "b: 1", "b: 2", "a: 2")]
 
 
