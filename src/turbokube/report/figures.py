@@ -93,7 +93,7 @@ def figure(name: str) -> Figure:
         cause = Cause(name.removeprefix(FULL)) if name.removeprefix(FULL) in set(Cause) else None
         if cause is None:
             raise KeyError(name)
-        title = f"share of the time that it holds: {bottleneck.TITLES[cause]}"
+        title = f"share of the load's time, {bottleneck.TITLES[cause]}"
         return Figure(title, "", lambda record: _full(record, cause))
     return FIGURES[name]
 
