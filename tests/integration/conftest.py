@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.control_plane import NAMES, ControlPlane, binaries, control_plane
+from tests.integration.control_plane import NAMES, SHARED, ControlPlane, binaries, control_plane
 from tests.integration.runs import loaded_fleet, run  # noqa: F401 (fixtures)
 
 
@@ -19,8 +19,7 @@ def plane() -> Iterator[ControlPlane]:
         pytest.fail(
             f"no {', '.join(missing)}: `make binaries` gets them, TURBOKUBE_BINARIES names a folder that has them"
         )
-    variables = {"control_plane_controller_manager_env": {"GOGC": "150"}, "control_plane_load_groups": ["shop.example"]}
-    with control_plane(scheduler_extra=1, **variables) as running:
+    with control_plane(**SHARED) as running:
         yield running
 
 

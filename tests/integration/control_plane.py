@@ -39,6 +39,12 @@ from pathlib import Path
 from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+# Variables of the control plane that the tests of a session share (fixture `plane`)
+SHARED: dict[str, Any] = {
+    "scheduler_extra": 1,
+    "control_plane_controller_manager_env": {"GOGC": "150"},
+    "control_plane_load_groups": ["shop.example"],
+}
 NAMES = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubeadm", "kubectl", "etcd", "etcdctl", "kine")
 ENGINES = ("kwok", "kubemark")  # of other makers; only slow tests need them
 

@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from tests.integration.control_plane import (
+    SHARED,
     REPOSITORY,
     ControlPlane,
     PlaybookFailed,
@@ -27,11 +28,6 @@ from tests.integration.control_plane import (
 from turbokube.api.target import Target, load_target
 from turbokube.daemon import process
 from turbokube.supervise import listening, recorded_ports
-
-SETTINGS = {
-    "scheduler_extra": 1,
-    "control_plane_controller_manager_env": {"GOGC": "150"},
-}  # as `plane`
 
 
 def _changed(results: dict[str, dict[str, int]]) -> dict[str, int]:
@@ -159,8 +155,8 @@ def test_secrets_are_their_owners_only(plane: ControlPlane) -> None:
 
 def test_a_second_time_changes_nothing_and_a_check_neither(plane: ControlPlane) -> None:
     before = {one.pid for one in process.marked(plane.state)}
-    assert _changed(provision(plane.state, **SETTINGS).results) == {}
-    assert _changed(provision(plane.state, check=True, **SETTINGS).results) == {}
+    assert _changed(provision(plane.state, **SHARED).results) == {}
+    assert _changed(provision(plane.state, check=True, **SHARED).results) == {}
     assert {one.pid for one in process.marked(plane.state)} == before
 
 
