@@ -16,8 +16,8 @@ import pytest
 import yaml
 
 from tests.integration.control_plane import (
-    SHARED,
     REPOSITORY,
+    SHARED,
     ControlPlane,
     PlaybookFailed,
     binaries,
