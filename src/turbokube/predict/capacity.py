@@ -21,12 +21,12 @@ STORE_SHARE = 0.8  # of the quota: fragmentation and a late compaction need the 
 # supervisord wants 1,024 (its minfds), and etcd and the API server keep some hundred files and connections open
 OPEN_FILES = 1024
 # Resident KiB of a vnode's own connections and watches, on top of the coefficients, which are of fidelity lease. Those
-# of the fleet were measured with 110 vnodes; those of the API server are the most that 10 watches on a connection took
-# with 300 vnodes, and twice that
+# of the fleet were measured with 110 vnodes; those of the API server by bench/fleet/levels.py from 250 to 1,000 vnodes
+# (1.12 and 1.97 MB each), less what the coefficients have for a Node
 VNODE_KIB: dict[str, dict[str, float]] = {
     "lease": {},
-    "kubelet": {"fleet": 105, "kube-apiserver": 450},
-    "node": {"fleet": 130, "kube-apiserver": 900},
+    "kubelet": {"fleet": 105, "kube-apiserver": 950},
+    "node": {"fleet": 130, "kube-apiserver": 1780},
 }
 VNODE_CONNECTIONS = {"lease": 0, "kubelet": 1, "node": 2}  # a vnode's own, by fidelity
 LONGEST_INTERVAL_S = 600  # beyond it a lease says nothing about its node

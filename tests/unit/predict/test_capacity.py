@@ -106,8 +106,8 @@ def test_vnodes_with_connections_of_their_own_take_memory_in_the_fleet_and_in_th
         predict(profile(**SMALL, fidelity=fidelity), machine(2, 22), ONE_MACHINE, measured.load()).memory / 2**20
         for fidelity in ("lease", "kubelet", "node")
     )
-    assert kubelet - lease == pytest.approx(1000 * (105 + 450) / 1024)
-    assert node - lease == pytest.approx(1000 * (130 + 900) / 1024)
+    assert kubelet - lease == pytest.approx(1000 * (105 + 950) / 1024)
+    assert node - lease == pytest.approx(1000 * (130 + 1780) / 1024)
 
 
 @pytest.mark.parametrize(
