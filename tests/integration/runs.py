@@ -20,6 +20,9 @@ from turbokube.api.target import load_target
 from turbokube.bundle.reader import Reader
 from turbokube.daemon import process
 from turbokube.load.remove import remove
+from turbokube.measure import verdict
+from turbokube.measure.series import Metrics
+from turbokube.measure.verdict import Facts, Verdict
 from turbokube.profile.phases import Create, ObjectSet, Phase
 from turbokube.vnode import fleet
 from turbokube.vnode.spec import Spec
@@ -67,6 +70,17 @@ class Run:
             if all(one["state"] != "running" for one in answer["all"]) or until(answer["progress"]):
                 return answer
             assert time.monotonic() < end, answer["line"]
+
+    def finish(self) -> bool:
+        """End the record; whether that was still to be done."""
+        return drive.finish(self.client, self.target, self.bundle, self.spec, RUN)
+
+    def judged(self) -> tuple[Facts, Verdict]:
+        """What the record is found to be."""
+        with Reader(self.bundle) as reader:
+            limits = verdict.limits_of(reader.meta())
+            facts = verdict.gather(reader, Metrics(reader), limits)
+            return facts, verdict.judge(facts, limits)
 
     def pods(self) -> dict[str, str]:
         """uid → name of every pod of the run, as the API tells."""

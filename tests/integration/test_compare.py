@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import statistics
 from pathlib import Path
+
+import pytest
 
 from tests.integration.control_plane import ControlPlane
 from tests.integration.runs import RUN, Run
-from turbokube.agent import drive
 from turbokube.load.remove import remove
 from turbokube.report import compare
 
@@ -19,7 +21,7 @@ def test_two_runs_and_a_third_with_more_replicas(plane: ControlPlane, loaded_fle
         run = Run(plane, tmp_path / name, loaded_fleet)
         run.spec["profile"] = {"turbokube_namespaces": 2, "turbokube_replicas": replicas}
         assert run.to_the_end(run.phase(replicas=replicas))["progress"]["state"] == "done"
-        drive.finish(run.client, run.target, run.bundle, run.spec, RUN)
+        run.finish()
         asyncio.run(remove(run.target, RUN, 120.0))
         folders.append(run.bundle.rename(tmp_path / f"run-{name}"))
 
@@ -33,7 +35,8 @@ def test_two_runs_and_a_third_with_more_replicas(plane: ControlPlane, loaded_fle
     rows = {row["name"]: row["groups"] for row in content["indicators"]}
     assert (rows["pods-running"]["three"]["values"], rows["pods-running"]["six"]["values"]) == ([12, 12], [24])
     assert rows["pods-running"]["six"]["outcome"] == "unknown"
-    assert rows["pods-per-second"]["three"]["deviation"] > 0
+    rates = rows["pods-per-second"]["three"]
+    assert rates["deviation"] == pytest.approx(statistics.stdev(rates["values"]))
     assert {"cpu-kube-apiserver", "lag-loop", "startup-intended → seen running-p99"} <= rows.keys()
     page = written.paths["compare.html"].read_text()
     assert page.index("turbokube_replicas") < page.index("Pods that ran")

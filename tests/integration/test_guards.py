@@ -13,14 +13,10 @@ from typing import Any
 import pytest
 
 from tests.integration.control_plane import control_plane
-from tests.integration.runs import RUN, Run
-from turbokube.agent import drive
+from tests.integration.runs import Run
 from turbokube.agent.control import TAKEOVER_S
-from turbokube.bundle.reader import Reader
 from turbokube.daemon import process
 from turbokube.daemon.control import ControlError
-from turbokube.measure import verdict
-from turbokube.measure.series import Metrics
 from turbokube.profile.phases import ObjectSet
 
 QUOTA = 16 * 2**20
@@ -40,12 +36,6 @@ def own(tmp_path: Path) -> Iterator[Callable[..., Run]]:
         yield make
 
 
-def judged(run: Run) -> verdict.Verdict:
-    with Reader(run.bundle) as reader:
-        limits = verdict.load_limits()
-        return verdict.judge(verdict.gather(reader, Metrics(reader), limits), limits)
-
-
 def test_a_store_that_fills(own: Callable[..., Run]) -> None:
     run = own({"turbokube_guard_store": 0.8}, etcd_args={"quota-backend-bytes": QUOTA})
     big = ObjectSet(name="big", template="configmap", count=400, bytes=200_000)
@@ -57,8 +47,8 @@ def test_a_store_that_fills(own: Callable[..., Run]) -> None:
     assert 20 < accepted < 400
     with pytest.raises(ControlError, match="phase more of run loadtest does not begin: etcd-0 nears its quota"):
         run.advance(run.phase(name="more"))
-    assert drive.finish(run.client, run.target, run.bundle, run.spec, RUN)
-    found = judged(run)
+    assert run.finish()
+    _, found = run.judged()
     assert found.word == "FAIL"
     assert found.reasons[0].startswith("Phase create ended: a guard stopped it: etcd-0 nears its quota: ")
 
@@ -78,5 +68,5 @@ def test_an_api_server_that_stays_away_and_comes_back(own: Callable[..., Run]) -
     run.client = run.driver("another")  # as the next ansible-playbook
     time.sleep(TAKEOVER_S)
     assert run.to_the_end(phase)["progress"]["state"] == "done"
-    drive.finish(run.client, run.target, run.bundle, run.spec, RUN)
+    run.finish()
     assert run.query("SELECT count(*) FROM objects WHERE accepted IS NOT NULL AND kind = 'ConfigMap'") == [(400,)]

@@ -36,10 +36,10 @@ def test_a_run_from_its_beginning_to_one_file(run: Run) -> None:
 
     second = run.to_the_end(run.phase(name="more", first_namespace=2, namespaces=1, rate=5.0))
     assert (second["progress"]["state"], second["progress"]["running"]) == ("done", 6)
-    assert drive.finish(run.client, run.target, run.bundle, run.spec, RUN)
+    assert run.finish()
     assert sorted(path.name for path in run.bundle.iterdir()) == ["bundle.sqlite", "run.json"]
     assert_complete(run, 18)
-    assert not drive.finish(run.client, run.target, run.bundle, run.spec, RUN)
+    assert not run.finish()
     assert drive.ended(run.bundle, RUN, [phase]) == [{"phase": "create", "state": "done", "note": ""}]
     with pytest.raises(BundleError, match="is finished and holds no such phase other"):
         drive.ended(run.bundle, RUN, [run.phase(name="other")])
@@ -96,7 +96,7 @@ def test_the_agent_is_killed_and_nothing_is_lost_or_done_twice(run: Run) -> None
     after = run.pods()
     assert len(after) == 96
     assert before.items() <= after.items()
-    drive.finish(run.client, run.target, run.bundle, run.spec, RUN)
+    run.finish()
     assert_complete(run, 96)
     assert set(ran) <= set(run.query(clocks))
     assert set(kept) <= set(run.query(accepted))
@@ -111,7 +111,7 @@ def test_the_api_server_dies_and_comes_back(run: Run) -> None:
     assert run.to_the_end(phase)["progress"]["state"] == "done"
     assert len(run.pods()) == 96
     time.sleep(3)  # a scrape of each
-    drive.finish(run.client, run.target, run.bundle, run.spec, RUN)
+    run.finish()
     assert_complete(run, 96, surplus=True)
     rows = run.query("SELECT started, ended, detail FROM interruptions WHERE what = 'kube-apiserver-0'")
     assert len(rows) >= 1

@@ -59,7 +59,7 @@ def test_many_shapes_and_some_of_them_at_once(run: Run) -> None:
         assert {one["phase"]: (one["state"], one["note"]) for one in answer["all"]} == {
             phase.name: ("done", "") for phase in group
         }
-    drive.finish(run.client, run.target, run.bundle, run.spec, RUN)
+    run.finish()
     _objects_and_actions(run)
     _requests(run)
     _pods(run)
@@ -202,7 +202,7 @@ def test_other_kinds_and_what_their_ends_are(run: Run, tmp_path: Path) -> None:
             assert sizes.split() == ["6"] * 6
         if ready[0].name == "again":
             assert len(run.pods()) == 2 * (8 + 2) + 1 + 2  # one namespace as it was created, one as it was scaled
-    drive.finish(run.client, run.target, run.bundle, run.spec, RUN)
+    run.finish()
     assert run.query("SELECT * FROM objects WHERE accepted IS NULL OR ready IS NULL OR failed") == []
     assert run.query("SELECT * FROM actions WHERE accepted IS NULL OR done IS NULL OR failed") == []
     assert run.query("SELECT DISTINCT replicas, stateless FROM objects WHERE kind = 'DaemonSet'") == [(8, 0)]

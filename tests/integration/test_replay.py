@@ -15,7 +15,6 @@ import pytest
 from tests.integration.control_plane import ControlPlane
 from tests.integration.fleets import deployment
 from tests.integration.runs import RUN, Run
-from turbokube.agent import drive
 from turbokube.api.target import load_target
 from turbokube.bundle import trace
 from turbokube.bundle.trace import Operation, Trace
@@ -96,7 +95,7 @@ def test_what_was_recorded_is_replayed_at_four_times_its_speed(
     again = recorded(plane, 10.0, mine, lambda: answers.append(run.to_the_end(phase)))
     assert [(one["state"], one["note"]) for one in answers[0]["all"]] == [("done", "")]
     assert answers[0]["all"][0]["words"] == "9 of 9 operations replayed"
-    drive.finish(run.client, run.target, run.bundle, run.spec, RUN)
+    run.finish()
 
     ledger = trace.of_bundle(run.bundle)
     expected = [one.t / SPEED for one in shop.operations]

@@ -10,32 +10,17 @@ from typing import Any
 import msgspec
 import pytest
 
-from tests.integration.runs import RUN, Run
+from tests.integration.runs import Run
 from tests.integration.test_phases import DEFAULTS, PHASES
-from turbokube.agent import drive
-from turbokube.bundle.reader import Reader
 from turbokube.daemon import process
-from turbokube.measure import verdict
 from turbokube.measure.outcome import FAIL, INCONCLUSIVE, Limit
-from turbokube.measure.series import Metrics
-from turbokube.measure.verdict import Facts, Verdict
+from turbokube.measure.verdict import Verdict
 from turbokube.profile.phase_input import parse
 from turbokube.report import render
 
 
-def judged(run: Run) -> tuple[Facts, Verdict]:
-    with Reader(run.bundle) as reader:
-        limits = verdict.limits_of(reader.meta())
-        facts = verdict.gather(reader, Metrics(reader), limits)
-        return facts, verdict.judge(facts, limits)
-
-
 def limit(found: Verdict, name: str) -> Limit:
     return next(each for each in found.limits if each.name == name)
-
-
-def finish(run: Run) -> None:
-    drive.finish(run.client, run.target, run.bundle, run.spec, RUN)
 
 
 def phases(run: Run, *asked: dict[str, Any]) -> None:
@@ -48,8 +33,8 @@ def phases(run: Run, *asked: dict[str, Any]) -> None:
 def test_load_of_many_shapes_breaks_no_gate(run: Run) -> None:
     run.spec["profile"] |= {"turbokube_limits": {"failed_share": 0, "seconds": 600}}
     phases(run, *PHASES)
-    finish(run)
-    facts, found = judged(run)
+    run.finish()
+    facts, found = run.judged()
     broken = [each for each in found.limits if each.outcome == "fail"]
     assert [each for each in broken if not each.name.startswith(("api-", "lease-"))] == []  # a busy machine may be slow
     assert [limit(found, f"limit-{name}").outcome for name in ("failed_share", "seconds")] == ["pass", "pass"]
@@ -69,15 +54,15 @@ def test_load_of_many_shapes_breaks_no_gate(run: Run) -> None:
 
 def test_nothing_but_a_pause_is_no_sample(run: Run) -> None:
     phases(run, {"name": "calm", "kind": "pause", "duration": 0.5})
-    finish(run)
-    _, found = judged(run)
+    run.finish()
+    _, found = run.judged()
     assert (found.word, found.reasons) == (INCONCLUSIVE, ("no load was recorded in this bundle",))
 
 
 def test_a_run_that_was_not_finished_has_no_whole_record_and_a_small_one_too_few_calls(run: Run) -> None:
     run.to_the_end(run.phase())
     run.kill("agent")
-    _, found = judged(run)
+    _, found = run.judged()
     assert found.word == INCONCLUSIVE
     assert "the run was not finished" in limit(found, "record").reason
     assert limit(found, "api-calls").reason == "no series has 300 calls"
@@ -88,8 +73,8 @@ def test_a_run_that_was_not_finished_has_no_whole_record_and_a_small_one_too_few
 def test_vnodes_of_another_fidelity_than_was_asked_for(run: Run) -> None:
     run.spec["profile"] |= {"turbokube_fidelity": "kubelet"}
     phases(run, {"name": "create", "kind": "create"}, {"name": "calm", "kind": "pause", "duration": 30})
-    finish(run)
-    _, found = judged(run)
+    run.finish()
+    _, found = run.judged()
     assert found.word == INCONCLUSIVE
     assert limit(found, "fidelity").reason.startswith("kubelet was asked for, lease was measured")
 
@@ -102,8 +87,8 @@ def test_an_api_server_whose_metrics_nobody_got(run: Run) -> None:
     ]
     run.target = msgspec.structs.replace(run.target, components=away)
     phases(run, {"name": "create", "kind": "create"})
-    finish(run)
-    _, found = judged(run)
+    run.finish()
+    _, found = run.judged()
     assert found.word == INCONCLUSIVE
     assert limit(found, "api-calls").reason == "no API server was scraped"
 
@@ -119,8 +104,8 @@ def test_an_agent_that_stands_still_lags(run: Run) -> None:
     time.sleep(7)
     os.kill(agent.pid, signal.SIGCONT)
     run.to_the_end(*group)
-    finish(run)
-    _, found = judged(run)
+    run.finish()
+    _, found = run.judged()
     assert found.word in (INCONCLUSIVE, FAIL)
     assert {name: limit(found, name).outcome for name in ("lag-loop", "lag-send", "limit-create-lag_p99_s")} == {
         "lag-loop": "inconclusive", "lag-send": "inconclusive", "limit-create-lag_p99_s": "inconclusive",

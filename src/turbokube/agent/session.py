@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import time
 from collections.abc import Coroutine, Mapping
@@ -248,14 +249,16 @@ class Session:
         self.observer.write()
         self._keep(name, state=outcome.state, note=outcome.note, ended=time.time())
         self._words[name] = work.words()
+        with contextlib.suppress(BundleError):  # which _watch_ourselves tells
+            await asyncio.to_thread(self.writer.flush)  # who is told of the end finds it in the bundle
         del self._under_way[name]
         if outcome.state == "stopped":
             self.stop_phase(f"phase {name} beside it was stopped")
 
     def stop_phase(self, note: str) -> None:
         """End the phases under way, for this reason."""
-        for one in self._under_way.values():
-            if not one.stop_note:
+        for name, one in self._under_way.items():
+            if not one.stop_note and self._phases[name]["state"] == "running":
                 one.stop_note = note
                 one.task.cancel()
 
@@ -297,7 +300,7 @@ class Session:
         return PhaseProgress(
             phase=name,
             kind=phase.kind,
-            state=row["state"],
+            state="running" if one else row["state"],
             intended=intended,
             created=seen.created,
             scheduled=seen.scheduled,

@@ -6,7 +6,9 @@ import os
 import signal
 import stat
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,11 +21,13 @@ def _sleeper(name: str = "one", **environment: str) -> Program:
     return Program(name, ["/bin/sleep", "600"], environment)
 
 
-def _until(condition: object, seconds: float = 10.0) -> None:
+def _until(condition: Callable[[], Any], seconds: float = 10.0) -> Any:
+    """What the condition gives, once that is something."""
     end = time.monotonic() + seconds
-    while not condition():  # type: ignore[operator]
+    while not (found := condition()):
         assert time.monotonic() < end, "not in time"
         time.sleep(0.05)
+    return found
 
 
 def test_words_reach_the_program_as_they_are(state: Path) -> None:
@@ -46,9 +50,8 @@ _TELL = (
 def test_the_users_environment_does_not_reach_the_program(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECRET_OF_THE_USER", "x")
     Supervisor(state).keep(_sleeper())
-    _until(lambda: process.find(state, "one"))
-    kept = process.find(state, "one")
-    assert kept is not None
+    Supervisor(state).wait("one", None, timeout=10)  # past its exec, which empties /proc/PID/environ for an instant
+    kept = _until(lambda: process.find(state, "one"))
     assert b"SECRET_OF_THE_USER" not in Path(f"/proc/{kept.pid}/environ").read_bytes()
 
 
