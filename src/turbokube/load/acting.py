@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import asyncio
 import hashlib
 import itertools
@@ -75,7 +76,7 @@ def draw(phase: Acts, name: str) -> int:
     return int.from_bytes(digest, "big")
 
 
-class Acting:
+class Acting(abc.ABC):
     """Items of work, each on one object: begun by the phase's rate or concurrency, gone on with after a restart.
 
     Numbers of actions are those of items, `per_item` to each; the last action of an item that is done ends it.
@@ -106,13 +107,13 @@ class Acting:
         if failed:
             raise LoadError(f"{failed} requests were refused, the last: {self.context.sender.refusal}")
 
+    @abc.abstractmethod
     async def work(self) -> None:
         """What a kind does with its targets: `items`, as a rule."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     async def item(self, number: int, intended: float) -> None:
         """One item, from its first action to its end."""
-        raise NotImplementedError
 
     def words(self) -> str:
         """How many items are done."""

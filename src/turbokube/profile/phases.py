@@ -203,12 +203,7 @@ def objects_of(phase: Create) -> int:
 
 def pods_of(phase: Create) -> int:
     """How many pods come of them, as far as can be told: not those of daemonsets, which depend on the Nodes."""
-    without = ("service", "configmap", "secret", "daemonset")
-    return phase.namespaces * sum(
-        one.count * (1 if one.template == "pod" else one.replicas)
-        for one in phase.objects
-        if one.template not in without
-    )
+    return phase.namespaces * sum(one.count * one.pods for one in phase.objects)
 
 
 def most_pods(groups: Sequence[Sequence[Phase]]) -> tuple[int, int]:
