@@ -25,7 +25,7 @@ def transient(error: ApiError) -> bool:
 
 
 class Crew:
-    """`size` workers that take jobs, oldest first.
+    """`size` workers that take jobs, oldest first unless they are put first.
 
     A job whose server is away, throttles or fails is done again by its worker until it works; so an outage is met by
     `size` tries per pause and its end by `size` requests at once, however many jobs are waiting.
@@ -42,6 +42,14 @@ class Crew:
     def put(self, job: Callable[..., Awaitable[None]], *arguments: Any) -> None:
         """Queue a job. It must look anew at the state of the world each time that it is called."""
         self._jobs.append((job, arguments))
+        self._call()
+
+    def put_first(self, job: Callable[..., Awaitable[None]], *arguments: Any) -> None:
+        """Queue a job before those that wait: what has begun comes to its end before more begins."""
+        self._jobs.appendleft((job, arguments))
+        self._call()
+
+    def _call(self) -> None:
         while self._idle:
             if not (called := self._idle.popleft()).done():
                 called.set_result(None)

@@ -30,3 +30,22 @@ def test_a_job_is_done_for_each_by_so_many_at_once_and_again_where_the_server_wa
 
     asyncio.run(Crew(3).each(job, range(10)))
     assert sorted(done) == [0, 1, 2, 3, 4, 5, 6, 8, 9]  # 7 was refused for good
+
+
+def test_what_is_put_first_is_done_before_what_waits() -> None:
+    done: list[str] = []
+
+    async def job(name: str) -> None:
+        done.append(name)
+        if name == "join 0":
+            some.put_first(job, "report 0")
+
+    async def work() -> None:
+        for number in range(3):
+            some.put(job, f"join {number}")
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(some.run(), 0.05)
+
+    some = Crew(1)
+    asyncio.run(work())
+    assert done == ["join 0", "report 0", "join 1", "join 2"]

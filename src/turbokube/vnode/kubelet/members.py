@@ -222,9 +222,10 @@ class Kubelets(Nodes):
             self._crew.put(self._leave, vnode)  # told to while this was under way
             return
         self._enter(vnode)
-        self._crew.put(self._tell_start, vnode)
-        self._crew.put(self._restatus, vnode, True)
-        self._crew.put(self._start_proxy, vnode)
+        # what is put last is done first
+        self._crew.put_first(self._start_proxy, vnode)
+        self._crew.put_first(self._restatus, vnode, True)
+        self._crew.put_first(self._tell_start, vnode)
 
     async def _start_proxy(self, vnode: Vnode) -> None:
         if vnode.joined and vnode.kubelet is not None:
