@@ -190,6 +190,35 @@ options:
     description: Path of the binary of an engine other than V(builtin), which is required for them.
     type: path
     default: ""
+  hosts:
+    description:
+      - On how many hosts the fleet is, from V(1) to V(1024), each with O(processes) processes. This module is applied
+        to all of them, with the same options but O(host), and each has its share of the vnodes.
+      - Processes are numbered over all hosts, in turns. Process C(fleet-3) of two hosts is the second one of host V(1).
+      - The counts that the module returns are those of its host.
+    type: int
+    default: 1
+  host:
+    description: Which of the O(hosts) this is, from V(0).
+    type: int
+    default: 0
+  manager:
+    description:
+      - What keeps the processes of O(engine=builtin).
+      - With V(process) nobody does; one that died is started again by the next task.
+      - With V(systemd) each is a service of the host, which needs root. It is back when it has ended and when the host
+        has, with its vnodes. What it starts with, a credential among it, stays in O(state_dir), for root only.
+    type: str
+    choices: [process, systemd]
+    default: process
+  metrics_address:
+    description: The host's address on which the processes tell of themselves, over HTTP, to everybody who can reach it.
+    type: str
+    default: 127.0.0.1
+  metrics_port:
+    description: The port for that of the first process, one more for each; V(0) is any free one.
+    type: int
+    default: 0
   fidelity:
     description:
       - How much of a real node's traffic a vnode makes.
@@ -333,7 +362,7 @@ pid:
   type: int
   sample: 4711
 metrics_url:
-  description: Where the daemon tells of itself in Prometheus' text format, on loopback.
+  description: Where the daemon tells of itself in Prometheus' text format.
   returned: when the daemon runs, with O(processes=1)
   type: str
   sample: http://127.0.0.1:41613/metrics
@@ -390,6 +419,11 @@ _ARGUMENTS: dict[str, t.Any] = {
     "capacity": {"type": "dict", "default": {}, "options": _CAPACITY},
     "connections": {"type": "int", "default": 8},
     "processes": {"type": "int", "default": 1},
+    "hosts": {"type": "int", "default": 1},
+    "host": {"type": "int", "default": 0},
+    "metrics_address": {"type": "str", "default": "127.0.0.1"},
+    "metrics_port": {"type": "int", "default": 0},
+    "manager": {"type": "str", "choices": ["process", "systemd"], "default": "process"},
     "engine": {
         "type": "str",
         "choices": ["builtin", "kwok", "kubemark", "virtual_kubelet"],
@@ -407,7 +441,18 @@ _ARGUMENTS: dict[str, t.Any] = {
     "wait": {"type": "bool", "default": True},
     "timeout": {"type": "int", "default": 600},
 }
-_NOT_OF_THE_SPEC = {*TARGET_ARGUMENTS, "state", "state_dir", "capacity", "count", "faults", "wait", "timeout"}
+_NOT_OF_THE_SPEC = {
+    *TARGET_ARGUMENTS,
+    "state",
+    "state_dir",
+    "capacity",
+    "count",
+    "faults",
+    "wait",
+    "timeout",
+    "manager",
+    "processes",
+}
 
 
 def main() -> t.NoReturn:
@@ -429,6 +474,7 @@ def _apply(module: AnsibleModule) -> dict[str, t.Any]:
     spec = Spec(
         count=wish["count"] or 0,
         faults=[Fault(**fault) for fault in wish["faults"]],
+        processes=wish["processes"] * max(1, wish["hosts"]),
         **{name: wish[name] for name in _ARGUMENTS if name not in _NOT_OF_THE_SPEC},
         **wish["capacity"],
     )
@@ -437,7 +483,13 @@ def _apply(module: AnsibleModule) -> dict[str, t.Any]:
         result = fleet.absent(target_of(wish), state, spec, timeout=timeout, check_mode=module.check_mode)
     else:
         result = fleet.present(
-            lambda: target_of(wish), state, spec, wait=wish["wait"], timeout=timeout, check_mode=module.check_mode
+            lambda: target_of(wish),
+            state,
+            spec,
+            wait=wish["wait"],
+            timeout=timeout,
+            check_mode=module.check_mode,
+            manager=wish["manager"],
         )
     answer = {
         "changed": result.changed,

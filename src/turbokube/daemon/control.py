@@ -23,11 +23,18 @@ class ControlError(Exception):
 
 def socket_path(state: Path, name: str) -> Path:
     """Where daemon `name` of a run listens: short, since a socket's path has 107 bytes at most, in a 0700 folder."""
-    folder = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()) / f"turbokube-{os.getuid()}"
+    folder = _runtime() / f"turbokube-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.stat().st_uid != os.getuid():
         raise ControlError(f"{folder} belongs to another user; remove it or set XDG_RUNTIME_DIR")
     return folder / f"{hashlib.sha256(str(state.resolve()).encode()).hexdigest()[:12]}-{name}.sock"
+
+
+def _runtime() -> Path:
+    """The same for a service and for who steers it: root's XDG_RUNTIME_DIR goes with root's last session."""
+    if os.getuid() == 0 and os.path.isdir("/run/systemd/system"):  # sd_booted(3)
+        return Path("/run")
+    return Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir())
 
 
 def call(path: Path, request: dict[str, Any], *, timeout: float = 30.0) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterable
 from pathlib import Path
 
-from turbokube.daemon import control, process
+from turbokube.daemon import control, process, unit
 
 # supervisord first, so that nothing is brought back; then those that talk, then those that are talked to
 ORDER = (
@@ -35,8 +35,13 @@ def rank(name: str) -> int:
 
 
 def stop_all(state: Path, *, patience: float = 20.0) -> tuple[list[process.Process], list[process.Process]]:
-    """Stop every process that carries the run's mark: (stopped, left). Each group gets TERM, `patience` s, KILL."""
-    stopped: dict[tuple[int, int], process.Process] = {}
+    """Stop every process that carries the run's mark: (stopped, left). Each group gets TERM, `patience` s, KILL.
+
+    Services of the run go first, and for good.
+    """
+    stopped = {(one.pid, one.start): one for one in process.marked(state)}
+    unit.remove(unit.names(state))
+    stopped = {key: one for key, one in stopped.items() if not one.alive()}
     for _ in range(3):  # what a dying supervisord has just started is found in the next round
         found = process.marked(state)
         if not found:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
-import gc
 import logging
 import os
 import signal
@@ -23,7 +22,7 @@ from .. import disk
 from ..api.build import Build
 from ..daemon import control
 from . import files, metrics
-from .engine import Engine, await_build
+from .engine import Engine, await_build, settle
 from .spec import Start
 
 if TYPE_CHECKING:
@@ -42,7 +41,10 @@ def main() -> None:
         sys.exit(f"another {name} of the run in {state} is alive")
     file = folder / "start.json"
     start = msgspec.json.decode(file.read_bytes(), type=Start)
-    file.unlink()
+    if start.keep:
+        (folder / "state.json").unlink(missing_ok=True)  # of the one before
+    else:
+        file.unlink()
     try:
         uvloop.run(_daemon(folder, start))
     except BaseExceptionGroup as group:  # the first cause in one line, where the module looks for it
@@ -60,29 +62,28 @@ async def _daemon(folder: Path, start: Start) -> None:
         loop.add_signal_handler(number, stop.set)
     build = await await_build(start.credential, start.servers)
     engine = _engine(folder, start, build)
-    # what lives now lives for ever: the collector need not look at it again. New cycles are few (a failed
-    # request's traceback), so it may look seldom
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(20_000, 20, 20)
+    settle()
 
     async def handle(request: dict[str, Any]) -> dict[str, Any]:
         if request["op"] == "scale":
             engine.scale(request["count"])
-            spec = msgspec.structs.replace(start.spec, count=request["count"])
-            disk.replace(folder / "spec.json", msgspec.json.encode(spec))
+            start.spec = msgspec.structs.replace(start.spec, count=request["count"])
+            disk.replace(folder / "spec.json", msgspec.json.encode(start.spec))
+            if start.keep:
+                disk.replace(folder / "start.json", msgspec.json.encode(start))
         elif request["op"] == "stop":
             stop.set()
         elif request["op"] != "status":
             raise control.ControlError(f"op is {request['op']!r}; allowed is status, scale or stop")
         return engine.status()
 
-    server = await metrics.serve(engine.metrics, _last_port(folder))
-    port = server.sockets[0].getsockname()[1]
+    wanted = start.spec.metrics_port + start.shard if start.spec.metrics_port else _last_port(folder)
+    server = await metrics.serve(engine.metrics, wanted, start.spec.metrics_address)
+    address, port = server.sockets[0].getsockname()[:2]
     disk.replace(folder / "port", str(port).encode())
     disk.replace(folder / "spec.json", msgspec.json.encode(start.spec))
     async with control.serve(control.socket_path(folder.parent, folder.name), handle):
-        facts = {"pid": os.getpid(), "metrics_url": f"http://127.0.0.1:{port}/metrics"}
+        facts = {"pid": os.getpid(), "metrics_url": f"http://{address}:{port}/metrics"}
         disk.replace(folder / "state.json", msgspec.json.encode(facts))
         run = asyncio.create_task(engine.run())
         stopped = asyncio.create_task(stop.wait())

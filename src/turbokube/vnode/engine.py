@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -206,3 +207,13 @@ async def await_build(credential: Credential, servers: list[str]) -> Build:
             await asyncio.sleep(0.5)
     finally:
         await transport.close()
+
+
+def settle() -> None:
+    """Call it once all that lives for ever lives: the collector need not look at it again.
+
+    New cycles are few (a failed request's traceback), so it may look seldom.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)

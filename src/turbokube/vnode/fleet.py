@@ -20,7 +20,7 @@ from ..api.http1 import Http1
 from ..api.target import Target
 from ..api.transport import ApiError, Unreachable
 from ..api.watch import ListWatch
-from ..daemon import control, process
+from ..daemon import control, process, unit
 from . import files, join
 from .nodes import LEASES, NODES
 from .objects import Bare
@@ -72,9 +72,11 @@ def present(
     wait: bool = True,
     timeout: float = 600.0,
     check_mode: bool = False,
+    manager: str = "process",
 ) -> Result:
     """A fleet as `spec` says, its processes running; with `wait` every vnode joined and Ready.
 
+    Of a fleet on several hosts, this host's share. `manager`: systemd keeps the processes, or nobody does (process).
     The target is asked for only when a process is to be started, so that check mode works before there is one.
     Raises SpecError for a value out of bounds, FleetError when the fleet cannot be had within `timeout` seconds.
     """
@@ -101,13 +103,16 @@ def present(
     there.stop(there.alive.keys() - set(kept))
     there.forget(there.specs.keys() - set(wanted))
     if missing:
-        _start([_Daemon(state, name) for name in missing], target(), spec, deadline)
+        _start([_Daemon(state, name, manager) for name in missing], target(), spec, deadline)
         result.started = missing
     for name in kept:
+        if manager == "systemd":
+            _Daemon(state, name).await_back(deadline)
         if there.specs[name].count != spec.count:
             _Daemon(state, name).call({"op": "scale", "count": spec.count})
     daemons = [_Daemon(state, name) for name in wanted]
-    result.status = _wait_for(daemons, lambda now: _is_there(now, spec.count), deadline) if wait else _status(daemons)
+    mine = len(spec.here)
+    result.status = _wait_for(daemons, lambda now: _is_there(now, mine), deadline) if wait else _status(daemons)
     for daemon in daemons:
         pid, url = daemon.facts()
         result.pids.append(pid)
@@ -116,9 +121,10 @@ def present(
 
 
 def absent(target: Target, state: Path, spec: Spec, *, timeout: float = 600.0, check_mode: bool = False) -> Result:
-    """No Node and no Lease with the run's label, and no process. Of `spec`, only run and name_prefix matter.
+    """No Node and no Lease with the run's label, and no process. Of `spec`, only run, name_prefix and hosts matter.
 
-    Where processes have died, one is started for all: removing is what it knows best.
+    Where processes have died, one is started for all: removing is what it knows best. On several hosts each removes its
+    own and waits for the others, which are at it too.
     """
     there = _There(state)
     left = _labelled(target, spec.run)
@@ -128,18 +134,22 @@ def absent(target: Target, state: Path, spec: Spec, *, timeout: float = 600.0, c
         return result
     deadline = time.monotonic() + timeout
     if any(left.values()):
-        daemons = [_Daemon(state, name) for name in there.whole()]
+        daemons = [_Daemon(state, name) for name in there.whole(spec)]
         if daemons:
             for daemon in daemons:
                 daemon.call({"op": "scale", "count": 0})
         else:
             there.stop(there.alive)
-            daemons = [_Daemon(state, "fleet")]
-            _start(daemons, target, msgspec.structs.replace(spec, count=0, processes=1, serve=False), deadline)
+            one = msgspec.structs.replace(spec, count=0, processes=spec.hosts, serve=False)
+            daemons = [_Daemon(state, name) for name in names(one)]
+            _start(daemons, target, one, deadline)
         _wait_for(daemons, lambda now: bool(now["synced"]) and not now["present"] and not now["waiting"], deadline)
     there = _There(state)
     there.stop(there.alive)
     left = _labelled(target, spec.run)
+    while any(left.values()) and spec.hosts > 1 and time.monotonic() < deadline:  # what is left is other hosts'
+        time.sleep(1.0)
+        left = _labelled(target, spec.run)
     if any(left.values()):
         raise FleetError(
             f"{left['nodes']} nodes and {left['leases']} leases of run {spec.run} are left, whose names do not begin "
@@ -176,8 +186,8 @@ def info(state: Path) -> dict[str, Any]:
 
 
 def names(spec: Spec) -> list[str]:
-    """The processes that a fleet has: in /proc, in the run's state folder and among a run's components."""
-    return ["fleet"] if spec.processes == 1 else [f"fleet-{number}" for number in range(spec.processes)]
+    """The processes that a fleet has here: in /proc, in the run's state folder and among a run's components."""
+    return ["fleet"] if spec.processes == 1 else [f"fleet-{number}" for number in spec.shards]
 
 
 def merged(statuses: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -217,7 +227,8 @@ def _same_birth(old: Spec, new: Spec) -> None:
 def _facts(spec: Spec) -> dict[str, Any]:
     """A spec as a user knows it."""
     facts: dict[str, Any] = msgspec.to_builtins(spec)
-    del facts["shard"]
+    for ours in ("shard", "host"):
+        del facts[ours]
     return facts
 
 
@@ -270,12 +281,14 @@ class _There:
         spec = self.specs.get(name) if name in self.alive else None
         return msgspec.structs.replace(spec, **changes) if spec else None
 
-    def whole(self) -> list[str]:
-        """The names of the processes, if all of a fleet live and agree on how many they are; else none."""
+    def whole(self, wish: Spec) -> list[str]:
+        """The names of the processes, if all live and agree on how many they are, on as many hosts; else none."""
         found = [self.living(name) for name in self.alive]
         first = found[0] if found else None
-        agreed = first and all(spec and spec.processes == first.processes for spec in found)
-        return names(first) if first and agreed and self.alive.keys() == set(names(first)) else []
+        if first is None or (first.hosts, first.host) != (wish.hosts, wish.host):
+            return []
+        agreed = all(spec and spec.processes == first.processes for spec in found)
+        return names(first) if agreed and self.alive.keys() == set(names(first)) else []
 
     def facts(self) -> dict[str, Any]:
         """What a diff tells of the fleet; empty when no process of it lives."""
@@ -287,21 +300,25 @@ class _There:
 
     def stop(self, some: Iterable[str]) -> None:
         """End processes and leave what is on the API server."""
-        process.stop([self.alive[name] for name in some])
+        ending = list(some)
+        kept = {unit.Unit(self._state, name).name for name in ending}
+        unit.remove([name for name in unit.names(self._state) if name in kept])
+        process.stop([self.alive[name] for name in ending])
 
     def forget(self, some: Iterable[str]) -> None:
         """Nothing is left of what their specs said."""
         for name in some:
-            for file in ("spec.json", "faults.json"):
+            for file in ("spec.json", "faults.json", "start.json"):
                 (self._state / name / file).unlink(missing_ok=True)
 
 
 class _Daemon:
     """One engine process of a run."""
 
-    def __init__(self, state: Path, name: str) -> None:
+    def __init__(self, state: Path, name: str, manager: str = "process") -> None:
         self.name = name
         self.state = state
+        self.manager = manager
         self._folder = state / name
         self._log = state / "log" / f"{name}.log"
         self._socket = control.socket_path(state, name)
@@ -322,7 +339,7 @@ class _Daemon:
                 f"the fleet's daemon {self.name} cannot be steered: {error}; {self.last_words()}"
             ) from None
 
-    def spawn(self, start: Start) -> subprocess.Popen[bytes]:
+    def spawn(self, start: Start) -> subprocess.Popen[bytes] | unit.Unit:
         """Start its process, which is not ready yet."""
         for folder in (self.state, self._folder, self._log.parent):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -332,9 +349,11 @@ class _Daemon:
             out.write(msgspec.json.encode(start))
         (self._folder / "state.json").unlink(missing_ok=True)
         argv = [sys.executable, "-m", "turbokube.vnode", "--state", str(self.state.resolve()), "--name", self.name]
+        if self.manager == "systemd":
+            return unit.spawn(argv, state=self.state, name=self.name, log=self._log, environment=_MALLOC)
         return process.spawn(argv, state=self.state, name=self.name, log=self._log, environment=_MALLOC)
 
-    def await_up(self, child: subprocess.Popen[bytes], deadline: float) -> None:
+    def await_up(self, child: subprocess.Popen[bytes] | unit.Unit, deadline: float) -> None:
         """Wait until it listens. Raises FleetError with its last log lines when it dies."""
         while not (self._folder / "state.json").exists():
             if child.poll() is not None:
@@ -344,6 +363,11 @@ class _Daemon:
             if time.monotonic() > deadline:
                 (self._folder / "start.json").unlink(missing_ok=True)
                 raise FleetError(f"the fleet's daemon {self.name} met no API server in time; {self.last_words()}")
+            time.sleep(0.05)
+
+    def await_back(self, deadline: float) -> None:
+        """Wait until it listens again, if systemd has just started it."""
+        while not (self._folder / "state.json").exists() and time.monotonic() < deadline:
             time.sleep(0.05)
 
     def last_words(self) -> str:
@@ -362,7 +386,7 @@ def _start(daemons: list[_Daemon], target: Target, spec: Spec, deadline: float) 
         pem = str(certificate.ensure(daemons[0].state / "fleet" / "serving.pem", spec.run).resolve())
     children = {}
     for daemon, shard in shards.items():
-        children[daemon] = daemon.spawn(Start(spec, credential, servers, shard, pem))
+        children[daemon] = daemon.spawn(Start(spec, credential, servers, shard, pem, daemon.manager == "systemd"))
     try:
         for daemon, child in children.items():
             daemon.await_up(child, deadline)

@@ -68,7 +68,7 @@ def _wanted(spec: Spec) -> Iterator[tuple[str, Subject]]:
     """The names of the files, and who they are for."""
     from ..api.pki import Subject
 
-    for index in range(spec.count):
+    for index in spec.here:
         name = spec.name(index)
         yield name, Subject(f"system:node:{name}", ("system:nodes",))
     if spec.fidelity == "node":

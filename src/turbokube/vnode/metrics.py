@@ -1,4 +1,4 @@
-"""What the engine tells of itself, in Prometheus' text format, on loopback."""
+"""What the engine tells of itself, in Prometheus' text format."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable, Iterable
 
 from .. import procfs
+
+Probes = dict[str, Callable[[], str]]  # path → what is wrong
 
 _PREFIX = "turbokube_fleet_"
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)  # seconds
@@ -125,15 +127,23 @@ def exposition(
     return "\n".join(lines) + "\n"
 
 
-async def serve(text: Callable[[], str], port: int = 0) -> asyncio.Server:
-    """Answer GET /metrics, and nothing else, on loopback: on `port`, or on a free one if that is taken."""
+async def serve(
+    text: Callable[[], str], port: int = 0, address: str = "127.0.0.1", probes: Probes | None = None
+) -> asyncio.Server:
+    """Answer GET /metrics and probes: on `port` of an address of ours, or on a free one if that is taken."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10.0)
-            found = head.startswith(b"GET /metrics")
-            body = text().encode() if found else b"see /metrics\n"
-            status = b"200 OK" if found else b"404 Not Found"
+            path = head.split(b" ", 2)[1].decode(errors="replace").partition("?")[0] if head.startswith(b"GET ") else ""
+            status, body = b"200 OK", b""
+            if path == "/metrics":
+                body = text().encode()
+            elif probes and path in probes:
+                words = probes[path]()
+                status, body = (b"503 Service Unavailable" if words else status), (words or "ok").encode() + b"\n"
+            else:
+                status, body = b"404 Not Found", b"see /metrics\n"
             kind = b"text/plain; version=0.0.4; charset=utf-8"
             writer.write(
                 b"HTTP/1.1 %b\r\nContent-Type: %b\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%b"
@@ -146,9 +156,9 @@ async def serve(text: Callable[[], str], port: int = 0) -> asyncio.Server:
             writer.close()
 
     try:
-        return await asyncio.start_server(answer, "127.0.0.1", port)
+        return await asyncio.start_server(answer, address, port)
     except OSError:
-        return await asyncio.start_server(answer, "127.0.0.1", 0)
+        return await asyncio.start_server(answer, address, 0)
 
 
 _STARTED = time.time()

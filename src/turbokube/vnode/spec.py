@@ -15,6 +15,7 @@ PLACEMENTS = ("namespace", "cluster")
 FIDELITIES = ("lease", "kubelet", "node")
 JOINS = ("certificate", "csr")
 ENGINES = ("builtin", "kwok", "kubemark", "virtual_kubelet")
+MOST_VNODES = 100_000
 ACTIONS = ("silence", "not_ready", "disappear")
 
 
@@ -59,6 +60,11 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
     join: str = "certificate"
     processes: int = 1  # engine processes: vnode i is the one of process i % processes
     shard: int = 0  # which of them this is; only `part` sets it
+    block: int = 0  # vnodes in a row of each process, which then are as many as it takes; 0: they take turns
+    hosts: int = 1  # hosts that share the processes: process k is one of host k % hosts, and so are its vnodes
+    host: int = 0  # which of them this is
+    metrics_address: str = "127.0.0.1"  # where processes tell of themselves
+    metrics_port: int = 0  # of the first process, one more for each; 0: any free one
     images: int = 50  # the kubelet's nodeStatusMaxImages; reported at kubelet and node only
     serve: bool = False  # the kubelet's own port
     serve_port: int = 10250
@@ -67,18 +73,45 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
     pod_memory_usage: str = ""  # empty: half of the request
 
     def part(self, shard: int) -> Spec:
-        """What process `shard` is given: vnodes, a port and a share of the connections that are its own."""
+        """What process `shard` is given: vnodes, a port and a share of the connections that are its own.
+
+        With `block` it is the same however many there are, so that others come and go without its notice.
+        """
+        if self.block:
+            return msgspec.structs.replace(self, shard=shard, count=(shard + 1) * self.block)
         share = max(2, -(-self.connections // self.processes))
         return msgspec.structs.replace(self, shard=shard, connections=share, serve_port=self.serve_port + shard)
 
     @property
+    def shards(self) -> range:
+        """The processes of this host."""
+        return range(self.host, self.processes, self.hosts)
+
+    @property
+    def here(self) -> range:
+        """The vnodes of this host."""
+        return range(self.host, self.count, self.hosts)
+
+    @property
     def indices(self) -> range:
         """The vnodes of this process."""
+        if self.block:
+            return range(self.shard * self.block, min(self.count, (self.shard + 1) * self.block))
         return range(self.shard, self.count, self.processes)
 
     def owns(self, index: int | None) -> bool:
         """Whether vnode `index` is this process's. What is no vnode's (None) is left to the first process."""
-        return (index or 0) % self.processes == self.shard
+        return ((index or 0) // self.block if self.block else (index or 0) % self.processes) == self.shard
+
+    @property
+    def parts(self) -> int:
+        """Among how many processes what all of them take from is divided; with `block`, among the most there can be."""
+        return -(-MOST_VNODES // self.block) if self.block else self.processes
+
+    @property
+    def alone(self) -> bool:
+        """Whether no other process has vnodes of this fleet."""
+        return self.processes == 1 and not self.block
 
     def name(self, index: int) -> str:
         """The name of vnode `index`."""
@@ -114,6 +147,7 @@ class Start(msgspec.Struct):
     servers: list[str]
     shard: int = 0
     serving: str = ""  # path of the certificate and key that vnodes serve with
+    keep: bool = False  # leave the file: a service manager starts the process from it again
 
 
 _QUANTITY = re.compile(r"[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?")
@@ -139,7 +173,7 @@ def check(spec: Spec) -> Spec:
         spec.name_prefix,
         "lower case letters, digits, - and .",
     )
-    need(0 <= spec.count <= 100_000, "count", spec.count, "0 to 100000")
+    need(0 <= spec.count <= MOST_VNODES, "count", spec.count, f"0 to {MOST_VNODES}")
     need(spec.vnodes_per_namespace >= 1, "vnodes_per_namespace", spec.vnodes_per_namespace, "1 or more")
     need(1 <= spec.lease_duration <= 3600, "lease_duration", spec.lease_duration, "1 to 3600 seconds")
     below = f"more than 0 and less than lease_duration ({spec.lease_duration}) seconds"
@@ -159,10 +193,19 @@ def check(spec: Spec) -> Spec:
     need(bool(_QUANTITY.fullmatch(spec.memory)), "capacity.memory", spec.memory, "a quantity such as 64Gi")
     need(1 <= spec.pods <= 100_000, "capacity.pods", spec.pods, "1 to 100000")
     need(2 <= spec.connections <= 256, "connections", spec.connections, "2 to 256")
-    need(1 <= spec.processes <= 64, "processes", spec.processes, "1 to 64")
+    need(1 <= spec.hosts <= 1024, "hosts", spec.hosts, "1 to 1024")
+    need(
+        0 <= spec.host < spec.hosts,
+        "host",
+        spec.host,
+        f"0 to {spec.hosts - 1}, the number of one of {spec.hosts} hosts",
+    )
+    each, odd = divmod(spec.processes, spec.hosts)
+    need(1 <= each <= 64 and not odd, "processes", spec.processes, "1 to 64" + " on each host" * (spec.hosts > 1))
     need(0 <= spec.images <= 500, "images", spec.images, "0 to 500")
     last = 65536 - spec.processes  # each process has a port of its own
     need(1 <= spec.serve_port <= last, "serve_port", spec.serve_port, f"1 to {last}")
+    need(0 <= spec.metrics_port <= last, "metrics_port", spec.metrics_port, f"0 to {last}")
     need(not spec.serve or spec.engine == "builtin", "serve", spec.serve, f"false with engine {spec.engine}")
     _check_usage(spec, need)
     roomy = addresses.node_room(spec.node_ips) >= spec.count

@@ -15,7 +15,7 @@ import pytest
 from turbokube.api.credentials import Credential
 from turbokube.daemon import process
 from turbokube.vnode import fleet
-from turbokube.vnode.spec import Spec
+from turbokube.vnode.spec import Spec, SpecError, check
 
 SPEC = Spec(run="trial", count=10, connections=8)
 _STUB = """
@@ -77,7 +77,7 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setattr(
         process,
         "spawn",
-        lambda argv, **options: spawn([sys.executable, "-c", _STUB, str(tmp_path / options["name"])], **options),
+        lambda argv, **options: spawn([sys.executable, "-c", _STUB, str(options["state"] / options["name"])], **options),
     )
     monkeypatch.setattr(fleet, "_labelled", lambda target, run: {"nodes": 0, "leases": 0})
     yield tmp_path
@@ -216,3 +216,56 @@ def test_processes_share_the_vnodes_and_the_connections() -> None:
     assert [part.owns(None) for part in parts] == [True, False, False]
     assert [(part.connections, part.serve_port) for part in parts] == [(3, 10250), (3, 10251), (3, 10252)]
     assert SPEC.part(0) == SPEC
+
+
+def test_hosts_have_a_share_each_of_vnodes_and_of_numbered_processes(state: Path) -> None:
+    for host in (0, 1):
+        (state / str(host)).mkdir()
+    wish = {"count": 9, "processes": 4, "hosts": 2}
+    found = [present(state / str(host), host=host, **wish) for host in (0, 1)]
+    assert [result.started for result in found] == [["fleet-0", "fleet-2"], ["fleet-1", "fleet-3"]]
+    assert [result.status["ready"] for result in found] == [5, 4]
+    assert not any(present(state / str(host), host=host, **wish).changed for host in (0, 1))
+    assert present(state / "1", host=1, **wish | {"count": 3}).status["wanted"] == 1
+    for host in (0, 1):
+        process.stop(process.marked(state / str(host)))
+
+
+def test_hosts_own_every_vnode_once() -> None:
+    hosts = [msgspec.structs.replace(SPEC, processes=6, hosts=3, host=host) for host in range(3)]
+    shares = [[index for shard in one.shards for index in one.part(shard).indices] for one in hosts]
+    assert sorted(index for share in shares for index in share) == list(range(10))
+    assert [sorted(share) for share in shares] == [list(one.here) for one in hosts]
+    assert fleet.names(hosts[2]) == ["fleet-2", "fleet-5"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"hosts": 2, "host": 2, "processes": 2}, "host is 2; allowed is 0 to 1"),
+        ({"hosts": 2, "processes": 3}, "processes is 3; allowed is 1 to 64 on each host"),
+        ({"processes": 65}, "processes is 65; allowed is 1 to 64$"),
+    ],
+)
+def test_hosts_and_processes_fit_together(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(SpecError, match=words):
+        check(msgspec.structs.replace(SPEC, **changes))
+
+
+@pytest.mark.parametrize("others", [True, False])
+def test_a_host_waits_for_the_others_to_let_their_vnodes_go(
+    state: Path, monkeypatch: pytest.MonkeyPatch, others: bool
+) -> None:
+    present(state, processes=2, hosts=2, host=1)
+    counts = iter([10, 5, 2, 0] if others else [10, *[5] * 100])
+    monkeypatch.setattr(fleet, "_labelled", lambda target, run: {"nodes": next(counts), "leases": 0})
+    monkeypatch.setattr(time, "sleep", lambda seconds, sleep=time.sleep: sleep(min(seconds, 0.05)))
+    target: Any = _Target()
+    wish = msgspec.structs.replace(SPEC, hosts=2, host=1, processes=2)
+    if others:
+        assert fleet.absent(target, state, wish).changed
+        assert next(counts, None) is None
+    else:
+        with pytest.raises(fleet.FleetError, match="5 nodes"):
+            fleet.absent(target, state, wish, timeout=1)
+    assert not alive(state)
