@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import collections
+import ipaddress
 import os
 import platform
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import turbokube
-from turbokube.api.target import Target
+from turbokube.api.target import Component, Target
 
 
 def hardware() -> dict[str, Any]:
@@ -41,6 +44,19 @@ def target_facts(target: Target, version: str, profile: dict[str, Any]) -> dict[
         "store": target.store.kind if target.store else None,
         "flags": flags,
     }
+
+
+def elsewhere(servers: Iterable[str], components: Iterable[Component]) -> int:
+    """How many addresses, but loopback's, what takes part is spoken to by."""
+    hosts = {urlsplit(url).hostname for url in (*servers, *(component.url for component in components))}
+    return sum(host is not None and not _is_loopback(host) for host in hosts)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def versions(kubernetes: str, profile: dict[str, Any]) -> dict[str, Any]:

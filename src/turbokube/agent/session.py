@@ -123,6 +123,9 @@ class Session:
             "profile": self.spec.profile,
             "target": facts.target_facts(self.spec.target, version, self.spec.profile),
             "hardware": facts.hardware(),
+            "elsewhere": facts.elsewhere(
+                self.spec.target.servers, [*self.spec.target.components, *self.spec.extra_components]
+            ),
             "sync_s": machine.sync_seconds(self.folder),
             "versions": facts.versions(version, self.spec.profile),
             "fidelity": self.spec.profile.get("turbokube_fidelity", "lease"),

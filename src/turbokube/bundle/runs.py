@@ -18,7 +18,7 @@ _ASIDE = frozenset(
     f"turbokube_{name}"
     for name in (
         *("run", "profile", "home", "preflight", "collect_on", "binaries", "deadline_s"),
-        *("fail_on_verdict", "slo", "limits"),
+        *("fail_on_verdict", "slo", "limits", "machines", "price_core_hour_usd"),
         *(f"guard_{name}" for name in ("store", "outage_s", "notready", "memory", "disk")),
     )
 )

@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from turbokube.profile.limits import check_limits
+from turbokube.profile.machines import CORE_HOUR_USD, check_machines
 from turbokube.profile.phase_input import Defaults, PhasesError, parse
 from turbokube.profile.phases import Create, Phase, most_pods
 from turbokube.profile.rules import Rule, convert, quantity, rule, variable
@@ -65,6 +66,7 @@ SECTIONS = {
     "turbokube_kubeconfig": "An existing cluster",
     "turbokube_guard_store": "Guard rails",
     "turbokube_scrape_interval_s": "The record",
+    "turbokube_machines": "What it costs",
 }
 
 
@@ -259,6 +261,16 @@ class Profile:
     # The record
     scrape_interval_s: float = variable(15.0, "Seconds between scrapes of every component.", least=1, most=300)
 
+    # What it costs
+    machines: list[dict[str, Any]] = variable(
+        [],
+        "Machines that the run keeps busy: {name: text, count: 1, cores: of one, usd_per_hour: of one}; "
+        "empty: the agent's, where all that is known of runs on it.",
+    )
+    price_core_hour_usd: float = variable(
+        CORE_HOUR_USD, "USD for an hour of a core of machines that have no price of their own.", least=0, most=1000
+    )
+
     @property
     def vnodes(self) -> int:
         """Virtual nodes of the whole run."""
@@ -344,6 +356,7 @@ def validate(settings: dict[str, Any]) -> Profile:
     if not problems:  # a default in the place of a bad value would make the sentences below wrong
         problems = [
             *check_limits(f"{PREFIX}limits", profile.limits),
+            *check_machines(f"{PREFIX}machines", profile.machines),
             *_fault_problems(profile),
             *_port_problems(profile),
             *_lease_problems(profile),

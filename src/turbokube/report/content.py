@@ -17,6 +17,7 @@ from turbokube.measure.verdict import Facts, Verdict, gather, judge, limits_of
 from turbokube.profile.schema import PREFIX, variables
 
 from . import experts, loads
+from .cost import cost
 from .plots import CONTROL_PLANE, Plots, short
 
 SCHEMA = 1
@@ -34,15 +35,17 @@ def build(reader: Reader) -> dict[str, Any]:
     plots = Plots(reader, metrics, facts, (begin, end)).all()
     processes = _processes(metrics, begin, end)
     spent, bottleneck = own(metrics, processes), loads.bound(reader, metrics)
+    paid = cost(reader, facts, begin, end, spent["of_cpu_seconds"])
     others = experts.Experts(reader, metrics, end - begin).build()
     found = {
         "schema": SCHEMA,
         "run": facts.meta.get("run", ""),
         "verdict": verdict.word,
         "reasons": verdict.reasons,
-        "headline": _headline(facts, verdict, bottleneck),
-        "conditions": _conditions(facts, processes, spent),
+        "headline": _headline(facts, verdict, bottleneck, paid),
+        "conditions": _conditions(facts, processes, spent, paid),
         "own": spent,
+        "cost": paid,
         "slo": {key: limits[key] for key in ("name", "dated", "source")},
         "limits": [dataclasses.asdict(limit) for limit in verdict.limits],
         "preconditions": _preconditions(facts, limits["preconditions"]["churn"]),
@@ -95,7 +98,9 @@ def _span(reader: Reader, facts: Facts) -> tuple[float, float]:
     return (row[0] or 0.0, max(row[1] or 0.0, (row[0] or 0.0) + 1.0))
 
 
-def _headline(facts: Facts, verdict: Verdict, bottleneck: dict[str, Any] | None) -> list[dict[str, str]]:
+def _headline(
+    facts: Facts, verdict: Verdict, bottleneck: dict[str, Any] | None, paid: dict[str, Any] | None
+) -> list[dict[str, str]]:
     """What stands on top, each number with its condition."""
     pods, load = facts.pods, facts.throughput
     outcomes = {limit.name: limit for limit in verdict.limits}
@@ -132,10 +137,15 @@ def _headline(facts: Facts, verdict: Verdict, bottleneck: dict[str, Any] | None)
         tiles.append(("API call SLO", f"{held} of {len(judged)} held", note))
     if bottleneck is not None:
         tiles.append(("What bound", bottleneck["cause"] or bottleneck["words"].partition(":")[0], bottleneck["words"]))
+    if paid and paid["pods_per_usd"]:
+        note = f"{paid['node_hours_per_usd']:,.0f} node-hours per USD; {paid['words']}"
+        tiles.append(("Load to cost", f"{paid['pods_per_usd']:,.0f} pods per USD", note))
     return [{"title": title, "value": value, "note": note} for title, value, note in tiles]
 
 
-def _conditions(facts: Facts, processes: list[dict[str, Any]], spent: dict[str, Any]) -> list[tuple[str, str]]:
+def _conditions(
+    facts: Facts, processes: list[dict[str, Any]], spent: dict[str, Any], paid: dict[str, Any] | None
+) -> list[tuple[str, str]]:
     """Under what the numbers hold."""
     lags = sorted(facts.lags.items())
     meta = facts.meta
@@ -160,6 +170,7 @@ def _conditions(facts: Facts, processes: list[dict[str, Any]], spent: dict[str, 
         ("Machine", ", ".join(machine)),
         ("Our own load", _own(processes)),
         ("CPU of fleet, generator, observer and scraper", _own_words(spent)),
+        ("Cost", paid["words"] if paid else ""),
         ("Our own lag", "; ".join(f"{who} p99 {p99:.3g} s, max {most:.3g} s" for who, (_, p99, most) in lags)),
         ("API latency metric", facts.api.metric or "none"),
         ("Windows", _windows(facts)),

@@ -30,7 +30,7 @@ class Reading:
 
 def of(content: dict[str, Any]) -> list[Reading]:
     """All readings of a run, in the order of the page, from what `content.build` gives."""
-    makers = (_pods, _startup, _phases, _offered, _api, _nodes, _scheduler, _experts, _resources, _ourselves)
+    makers = (_pods, _startup, _phases, _offered, _api, _nodes, _scheduler, _experts, _resources, _cost, _ourselves)
     return [reading for maker in makers for reading in maker(content)]
 
 
@@ -158,6 +158,14 @@ def _resources(content: dict[str, Any]) -> Iterator[Reading]:
             yield from _value("Processes", f"cpu-per-pod-{kind}", f"{kind}: CPU per pod that ran", "ms", LESS, each)
             title = f"{kind}: memory, at most"
             yield from _value("Processes", f"memory-{kind}", title, "MiB", LESS, memory[kind] / 2**20)
+
+
+def _cost(content: dict[str, Any]) -> Iterator[Reading]:
+    section, found = "Load to cost", content.get("cost") or {}
+    yield from _value(section, "cost", "Cost of the record's time", "USD", LESS, found.get("usd"))
+    yield from _value(section, "pods-per-usd", "Pods that ran, for 1 USD", "pods/USD", MORE, found.get("pods_per_usd"))
+    title = "Hours of Ready Nodes, for 1 USD"
+    yield from _value(section, "node-hours-per-usd", title, "h/USD", MORE, found.get("node_hours_per_usd"))
 
 
 def _ourselves(content: dict[str, Any]) -> Iterator[Reading]:

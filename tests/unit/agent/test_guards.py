@@ -112,9 +112,9 @@ def test_what_runs_out_here_is_told_first(room: SimpleNamespace) -> None:
     assert (trip(silent=1000.0, nodes=(100, 0)) or ("",))[0] == "memory"
 
 
-def test_every_threshold_is_a_variable_that_may_change_when_a_run_is_gone_on_with() -> None:
+def test_every_threshold_and_price_is_a_variable_that_may_change_when_a_run_is_gone_on_with() -> None:
     from turbokube.bundle.runs import same_profile
 
     names = [name for name in variables() if name.startswith("turbokube_guard_")]
     assert len(names) == 5
-    same_profile("r", {}, dict.fromkeys(names, 1))
+    same_profile("r", {}, dict.fromkeys([*names, "turbokube_machines", "turbokube_price_core_hour_usd"], 1))

@@ -158,8 +158,9 @@ def test_json_keeps_its_keys(written: render.Written) -> None:
     found = json.loads(written.paths["report.json"].read_text())
     assert found["schema"] == 1
     assert list(found) == [
-        "schema", "run", "verdict", "reasons", "headline", "conditions", "own", "slo", "limits", "preconditions",
-        "offered", "watches", "bottleneck", "namespaces", "pods", "nodes", "fidelity", "throughput", "startup", "api",
+        "schema", "run", "verdict", "reasons", "headline", "conditions", "own", "cost", "slo", "limits",
+        "preconditions", "offered", "watches", "bottleneck", "namespaces",
+        "pods", "nodes", "fidelity", "throughput", "startup", "api",
         "leases", "oldest_renewal", "scheduler", "experts", "tables", "processes", "lag", "counts", "scrapes",
         "interruptions",
         "phases", "profile", "begin", "end", "bands", "plots",
