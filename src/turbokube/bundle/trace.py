@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import functools
 import gzip
 import zlib
 from collections.abc import Iterable, Mapping
@@ -80,6 +81,34 @@ class Trace(msgspec.Struct):
         for (verb, kind), count in sorted(collections.Counter((one.verb, one.kind) for one in self.operations).items()):
             found.setdefault(verb, {})[kind] = count
         return found
+
+
+def pods(found: Trace, nodes: int) -> tuple[int, int]:
+    """The most pods that there are at any time, and those at the end; a DaemonSet has one on each of so many nodes."""
+    now: dict[tuple[str, str, str], int] = {}
+    total = most = 0
+    for one in found.operations:
+        before = now.pop(one.key, 0)
+        if one.verb != "delete":
+            alone = {"Pod": 1, "DaemonSet": nodes}.get(one.kind, before)
+            now[one.key] = alone if one.replicas is None else one.replicas
+        total += now.get(one.key, 0) - before
+        most = max(most, total)
+    return most, total
+
+
+def pods_in(path: str, nodes: int) -> tuple[int, int]:
+    """The same of a file; none of one that cannot be read here."""
+    file = Path(path).expanduser().absolute()
+    try:
+        return _pods_in(file, file.stat().st_mtime_ns, nodes)
+    except (OSError, BundleError):
+        return 0, 0
+
+
+@functools.lru_cache(maxsize=8)
+def _pods_in(file: Path, _changed: int, nodes: int) -> tuple[int, int]:
+    return pods(read(file), nodes)
 
 
 def make(operations: Iterable[Operation], *, keep_names: bool, **header: Any) -> Trace:

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from turbokube.api.credentials import CredentialError, from_kubeconfig
-from turbokube.bundle import runs
+from turbokube.bundle import runs, trace
 from turbokube.bundle.writer import BundleError
 from turbokube.daemon import process
 from turbokube.engines import limits
 from turbokube.load.check import groups, prepared
 from turbokube.load.phase import LoadError
 from turbokube.predict import capacity, coefficients, machine
-from turbokube.profile.phases import words
+from turbokube.profile.phases import Phase, Replay, words
 from turbokube.profile.schema import PREFIX, Profile, ProfileError, as_options, validate
 from turbokube.supervise.ports import listening, recorded_ports
 
@@ -201,11 +201,20 @@ def _plan(found: Preflight, profile: Profile, layout: Mapping[str, int]) -> list
     ]
 
 
+def _traced(phase: Phase, vnodes: int) -> str:
+    """What a replay's trace holds."""
+    if not isinstance(phase, Replay) or not (most := trace.pods_in(phase.trace, vnodes)[0]):
+        return ""
+    header = trace.read_header(phase.trace)
+    return f" ({header.operations} operations in {header.seconds / phase.speed:.0f} s, at most {most} pods at once)"
+
+
 def _load(profile: Profile) -> list[str]:
     """The phases in their order; those side by side have the same number."""
     if profile.phases:
         groups = enumerate(profile.groups(), start=1)
-        return [f"phase {number}: {words(phase)}" for number, group in groups for phase in group]
+        phases = ((number, phase) for number, group in groups for phase in group)
+        return [f"phase {number}: {words(phase)}{_traced(phase, profile.vnodes)}" for number, phase in phases]
     steps = f", in {profile.steps} steps" if profile.steps > 1 else ""
     return [
         f"load: {profile.deployments} deployments of {profile.replicas} replicas, {profile.pods} pods, "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import typing
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Literal
 
 import msgspec
@@ -206,12 +206,20 @@ def pods_of(phase: Create) -> int:
     return phase.namespaces * sum(one.count * one.pods for one in phase.objects)
 
 
-def most_pods(groups: Sequence[Sequence[Phase]]) -> tuple[int, int]:
-    """The most pods that there are at any time, in all and in one namespace, as far as can be told before."""
+def most_pods(
+    groups: Sequence[Sequence[Phase]], namespaces: int, replayed: Callable[[Replay], tuple[int, int]]
+) -> tuple[int, int]:
+    """The most pods that there are at any time, in all and in one namespace, as far as can be told before.
+
+    `replayed`: the most pods of a replay, and those that it leaves; each namespace's vnodes have a share of them.
+    """
     per: dict[str, dict[str, float]] = {}  # create phase → set → its pods in a namespace
     creates: dict[str, Create] = {}
-    most, most_here = 0, 0.0
+    most, most_here, left = 0, 0.0, 0
     for group in groups:
+        replays = [replayed(phase) for phase in group if isinstance(phase, Replay)]
+        others = left + sum(one[0] for one in replays)
+        left += sum(one[1] for one in replays)
         for phase in group:
             if isinstance(phase, Create):
                 creates[phase.name] = phase
@@ -219,10 +227,10 @@ def most_pods(groups: Sequence[Sequence[Phase]]) -> tuple[int, int]:
             elif isinstance(phase, Scale):
                 _scaled(phase, creates[phase.of], per[phase.of])
         here = {name: sum(pods.values()) for name, pods in per.items()}
-        most = max(most, math.ceil(sum(phase.namespaces * here[name] for name, phase in creates.items())))
+        most = max(most, others + math.ceil(sum(phase.namespaces * here[name] for name, phase in creates.items())))
         starts = {phase.first_namespace for phase in creates.values()}
         sums = (sum(here[name] for name, phase in creates.items() if start in phase.indices) for start in starts)
-        most_here = max(most_here, *sums, 0.0)
+        most_here = max(most_here, others / namespaces + max(sums, default=0.0))
     return most, math.ceil(most_here)
 
 

@@ -11,6 +11,7 @@ import math
 from dataclasses import dataclass, fields
 from typing import Any
 
+from turbokube.bundle.trace import pods_in
 from turbokube.profile.limits import check_limits
 from turbokube.profile.machines import CORE_HOUR_USD, check_machines
 from turbokube.profile.phase_input import Defaults, PhasesError, parse
@@ -298,7 +299,7 @@ class Profile:
         if not self.phases:
             each = self.deployments_per_namespace * self.replicas
             return self.namespaces * each, each
-        return most_pods(self.groups())
+        return most_pods(self.groups(), self.namespaces, lambda phase: pods_in(phase.trace, self.vnodes))
 
     def groups(self) -> list[tuple[Phase, ...]]:
         """The phases, overridden and with these settings where they say nothing. Raises PhasesError."""

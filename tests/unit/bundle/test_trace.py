@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 from pathlib import Path
 from typing import Any
 
@@ -155,3 +156,32 @@ def test_the_end_of_a_namespace_is_that_of_what_stood_in_it(tmp_path: Path) -> N
 def test_a_bundle_without_load_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="has no load that could be replayed"):
         trace.of_bundle(bundle(tmp_path, []))
+
+
+PODS = [
+    operation(0.0, "create", "old", replicas=3, before=True),
+    operation(1.0, "create", "each", kind="DaemonSet"),
+    operation(2.0, "create", "one", kind="Pod"),
+    operation(3.0, "scale", "old", replicas=10),
+    operation(4.0, "roll", "old"),
+    operation(5.0, "create", "old", space="other", replicas=2),
+    operation(6.0, "delete", "old"),
+    operation(7.0, "create", "batch", kind="Job", replicas=4, parallelism=2),
+    operation(8.0, "delete", "one", kind="Pod"),
+]
+
+
+def test_pods_at_their_most_and_at_the_end() -> None:
+    assert trace.pods(made(PODS), 5) == (10 + 5 + 1 + 2, 2 + 5 + 4)
+
+
+def test_a_file_that_is_not_here_counts_nothing_one_that_is_written_anew_is_counted_anew(tmp_path: Path) -> None:
+    path = tmp_path / "trace.jsonl.gz"
+    assert trace.pods_in(str(path), 5) == (0, 0)
+    trace.write(made(PODS[:1]), path)
+    assert trace.pods_in(str(path), 5) == (3, 3)
+    trace.write(made(PODS[:3]), path)
+    os.utime(path, ns=(0, 0))
+    assert trace.pods_in(str(path), 5) == (9, 9)
+    path.write_text("no trace")
+    assert trace.pods_in(str(path), 5) == (0, 0)

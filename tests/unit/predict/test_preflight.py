@@ -9,10 +9,11 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from turbokube.bundle import runs
+from turbokube.bundle import runs, trace
 from turbokube.predict import machine
 from turbokube.predict.machine import Machine
 from turbokube.predict.preflight import Preflight, preflight
@@ -225,3 +226,25 @@ def test_hollow_kubelets_that_listen_to_everybody_are_warned_of(tmp_path: Path) 
     (warning,) = check(tmp_path, namespaces=1, **hollow).warnings
     assert "listen on every address, to everybody and without TLS" in warning
     assert check(tmp_path, namespaces=1, fidelity="kubelet").warnings == []
+
+
+def test_pods_of_a_replay_are_told_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def operation(t: float, verb: Any, name: str, replicas: int | None = None) -> trace.Operation:
+        return trace.Operation(t=t, verb=verb, kind="Deployment", namespace="a", name=name, replicas=replicas)
+
+    path = tmp_path / "cluster.jsonl"
+    done = [operation(0, "create", "a", 500), operation(30, "delete", "a"), operation(60, "create", "b", 70_000)]
+    trace.write(trace.make(done, keep_names=False, method="watched", began=0.0, seconds=120.0), path)
+    replay = {"kind": "replay", "trace": str(path), "speed": 4}
+    found = check(tmp_path, namespaces=16, phases=[replay])
+    (sentence,) = found.problems
+    assert sentence.startswith("turbokube_node_cidr_mask is 24, which gives a vnode 254 addresses, but 547 pods come")
+    found = check(tmp_path, namespaces=16, node_cidr_mask=22, phases=[replay])
+    assert found.problems == []
+    assert found.plan[3].endswith("(3 operations in 30 s, at most 70000 pods at once)")
+    assert "so 70000 take" in found.forecast[0]
+    assert found.refusals == []
+    change(monkeypatch, memory=8 * GIB)
+    assert "GiB of memory" in check(tmp_path, namespaces=16, node_cidr_mask=22, phases=[replay]).refusals[0]
+    absent = {**replay, "trace": str(tmp_path / "none")}
+    assert check(tmp_path, namespaces=16, phases=[absent]).plan[3].endswith("its speed")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import yaml
 
+from turbokube.bundle import trace
 from turbokube.profile.reference import CHOICE, base, variables_page
 from turbokube.profile.schema import PREFIX, Profile, ProfileError, as_options, lease_settings, validate, variables
 
@@ -290,3 +291,25 @@ def test_the_most_pods_follow_from_the_phases() -> None:
     shrink = {"kind": "scale", "name": "back", "of": "base", "replicas": 1}
     assert (profile(base, grow, shrink).pods, profile(base, grow, shrink).pods_per_vnode) == (128, 4)
     assert profile().pods == 4 * 256
+
+
+def test_pods_of_replays_are_among_the_most_and_those_that_they_leave_stay(tmp_path: Path) -> None:
+    def replay(name: str, *replicas: int) -> dict[str, Any]:
+        path = tmp_path / f"{name}.jsonl.gz"
+        verbs: tuple[Literal["create", "scale"], ...] = ("create", "scale")
+        done = [
+            trace.Operation(t=t, verb=verbs[t > 0], kind="Deployment", namespace="a", name="d", replicas=count)
+            for t, count in enumerate(replicas)
+        ]
+        trace.write(trace.make(done, keep_names=False, method="watched", began=0.0, seconds=9.0), path)
+        return {"kind": "replay", "name": name, "trace": str(path)}
+
+    def pods(*phases: dict[str, Any]) -> tuple[int, int]:
+        profile = validate({"turbokube_namespaces": 4, "turbokube_phases": list(phases)})
+        return profile.pods, profile.pods_per_vnode
+
+    base = {"kind": "create", "name": "base", "objects": [{"count": 2, "replicas": 8}]}
+    assert pods(replay("first", 320, 160)) == (320, 10)
+    assert pods(replay("first", 320, 160), base) == (320, 10)
+    assert pods(replay("first", 320, 160), replay("second", 200)) == (360, 12)
+    assert pods(base, {"together": [replay("first", 320, 160), replay("second", 200)]}) == (584, 19)
