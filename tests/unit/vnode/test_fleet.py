@@ -77,7 +77,9 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setattr(
         process,
         "spawn",
-        lambda argv, **options: spawn([sys.executable, "-c", _STUB, str(options["state"] / options["name"])], **options),
+        lambda argv, **options: spawn(
+            [sys.executable, "-c", _STUB, str(options["state"] / options["name"])], **options
+        ),
     )
     monkeypatch.setattr(fleet, "_labelled", lambda target, run: {"nodes": 0, "leases": 0})
     yield tmp_path
