@@ -3,7 +3,8 @@
     python -m bench.coefficients.fit [--write] runs/a runs/b …
 
 CPU: what a process used between two scrapes is the sum of idling, heartbeats, pods, and (scheduler) pods times nodes;
-one least-squares fit over all such intervals of all bundles, but those in which nodes joined or left. Memory: the
+one least-squares fit over all such intervals of all bundles, but those in which nodes joined or left. Of runs above
+fidelity `lease` only heartbeats and pods are fitted, the rest is taken to be as there. Memory: the
 highest resident size so far, over nodes and pods. Store: the same of the database's file, with the heartbeats of the
 last ten minutes.
 """
@@ -25,7 +26,7 @@ import msgspec
 from turbokube.bundle.reader import Reader
 from turbokube.bundle.writer import BundleError
 from turbokube.predict import coefficients
-from turbokube.predict.coefficients import Coefficients, Cost, StoreCost
+from turbokube.predict.coefficients import Coefficients, Cost, LevelCost, StoreCost
 
 OUTPUT = Path(coefficients.__file__).with_name(coefficients.FILE)
 KINDS = ("kube-apiserver", "etcd", "kube-controller-manager", "kube-scheduler", "fleet", "agent")
@@ -158,24 +159,50 @@ def least_squares(rows: Sequence[Sequence[float]], wanted: Sequence[float]) -> l
         used[worst] = False
 
 
-def fit_cpu(runs: Iterable[Run], kind: str) -> dict[str, float]:
-    """The CPU part of a Cost."""
-    rows, used = [], []
+@dataclasses.dataclass(frozen=True)
+class Interval:
+    """What there was between two scrapes of a process: CPU seconds, heartbeats, pods, nodes."""
+
+    seconds: float
+    cpu: float
+    heartbeats: float
+    pods: float
+    nodes: float
+
+
+def _intervals(runs: Iterable[Run], kind: str) -> list[Interval]:
+    """Those between joins. Raises FitError when there are none."""
+    found = []
     for run in runs:
         curve = run.cpu[kind]
         for start, end in zip(curve.times, curve.times[1:], strict=False):
             spent = curve(end) - curve(start)
             if spent < 0 or run.joining(start, end):  # less than before: it was restarted
                 continue
-            pods = run.pods(end) - run.pods(start)
-            row = [run.heartbeats(end) - run.heartbeats(start), pods, end - start]
-            rows.append([*row, pods * run.nodes(start) / 1e3] if kind == "kube-scheduler" else row)
-            used.append(spent)
-    if not rows:
+            rises = (each(end) - each(start) for each in (run.heartbeats, run.pods))
+            found.append(Interval(end - start, spent, *rises, run.nodes(start)))
+    if not found:
         raise FitError(f"no two scrapes of {kind} lie between joins")
-    heartbeat, pod, idle, *slope = least_squares(rows, used)
+    return found
+
+
+def fit_cpu(runs: Iterable[Run], kind: str) -> dict[str, float]:
+    """The CPU part of a Cost."""
+    found = _intervals(runs, kind)
+    slopes = [(one.pods * one.nodes / 1e3,) if kind == "kube-scheduler" else () for one in found]
+    rows = [(one.heartbeats, one.pods, one.seconds, *slope) for one, slope in zip(found, slopes, strict=True)]
+    heartbeat, pod, idle, *slope = least_squares(rows, [one.cpu for one in found])
     result = {"heartbeat_ms": heartbeat * 1e3, "pod_ms": pod * 1e3, "idle_cores": idle}
     return result | ({"pod_ms_per_1000_nodes": slope[0] * 1e3} if slope else {})
+
+
+def fit_level(runs: Iterable[Run], kind: str, base: Cost) -> LevelCost:
+    """The CPU at a level where `base` is that at `lease`: idling, and what nodes add to a pod, are as there."""
+    found = _intervals(runs, kind)
+    known = [one.seconds * base.idle_cores + one.pods * base.pod_ms_per_1000_nodes * one.nodes / 1e6 for one in found]
+    left = [one.cpu - spent for one, spent in zip(found, known, strict=True)]
+    heartbeat, pod = least_squares([(one.heartbeats, one.pods) for one in found], left)
+    return LevelCost(heartbeat_ms=_short(heartbeat * 1e3), pod_ms=_short(pod * 1e3))
 
 
 def fit_memory(runs: Iterable[Run], kind: str) -> dict[str, float]:
@@ -211,30 +238,52 @@ def _fit(curves: list[tuple[Run, Curve]], columns: list[Callable[[Run, float], f
 
 
 def fit(runs: list[Run], known: Coefficients, command: str) -> Coefficients:
-    """All that bundles can tell; the rest stays as it is known."""
-    sizes = sorted({int(max(run.nodes.values, default=0)) for run in runs})
-    pods = [round(run.pods.values[-1]) if run.pods.values else 0 for run in runs]
-    hardware = runs[0].meta.get("hardware") or {}
+    """All that bundles can tell; the rest stays as it is known. Above fidelity `lease` that is the CPU at that level.
+
+    Raises FitError for runs of several levels.
+    """
+    levels = {str(run.meta.get("fidelity", "lease")) for run in runs}
+    if len(levels) > 1:
+        raise FitError(f"a fit needs runs of one fidelity, these have {' and '.join(sorted(levels))}")
+    if (level := levels.pop()) != "lease":
+        return _fit_level(runs, known, command, level)
     components = {
         kind: Cost(**{name: _short(value) for name, value in (fit_cpu(runs, kind) | fit_memory(runs, kind)).items()})
         for kind in KINDS
     }
     return Coefficients(
-        provenance={
-            "date": datetime.date.fromtimestamp(runs[0].meta["started"]).isoformat(),
-            "machine": f"{hardware.get('cores')} cores of {hardware.get('cpu_model')}, "
-            f"{hardware.get('memory_bytes', 0) / 2**30:.0f} GiB",
-            "versions": runs[0].meta.get("versions") or {},
-            "command": command,
-            "note": f"Fitted to {len(runs)} run(s): up to {', '.join(map(str, sizes))} nodes, {sum(pods)} pods in all.",
-        },
+        provenance=_provenance(runs, command) | {"levels": known.provenance.get("levels", {})},
         components=components,
         engines=known.engines,
+        levels=known.levels,
         store=fit_store(runs, known.store),
         disk=known.disk,
         requests_per_pod=known.requests_per_pod,
         work=known.work,
     )
+
+
+def _fit_level(runs: list[Run], known: Coefficients, command: str, level: str) -> Coefficients:
+    """The CPU at one level; all else stays as it is known."""
+    told = {**known.provenance.get("levels", {}), level: _provenance(runs, command)}
+    costs = {kind: fit_level(runs, kind, known.components[kind]) for kind in KINDS}
+    provenance = {**known.provenance, "levels": told}
+    return msgspec.structs.replace(known, provenance=provenance, levels={**known.levels, level: costs})
+
+
+def _provenance(runs: list[Run], command: str) -> dict[str, Any]:
+    """How it was come by."""
+    sizes = sorted({int(max(run.nodes.values, default=0)) for run in runs})
+    pods = [round(run.pods.values[-1]) if run.pods.values else 0 for run in runs]
+    hardware = runs[0].meta.get("hardware") or {}
+    return {
+        "date": datetime.date.fromtimestamp(runs[0].meta["started"]).isoformat(),
+        "machine": f"{hardware.get('cores')} cores of {hardware.get('cpu_model')}, "
+        f"{hardware.get('memory_bytes', 0) / 2**30:.0f} GiB",
+        "versions": runs[0].meta.get("versions") or {},
+        "command": command,
+        "note": f"Fitted to {len(runs)} run(s): up to {', '.join(map(str, sizes))} nodes, {sum(pods)} pods in all.",
+    }
 
 
 def table(found: Coefficients) -> str:
@@ -243,6 +292,11 @@ def table(found: Coefficients) -> str:
     lines = [" ".join([f"{'':24}", *(f"{name:>12.12}" for name in names)])]
     for kind, cost in found.components.items():
         lines.append(" ".join([f"{kind:24}", *(f"{getattr(cost, name):12.3f}" for name in names)]))
+    for level, costs in found.levels.items():
+        lines += [
+            f"{kind:24} at {level}: {cost.heartbeat_ms:.3f} ms per heartbeat, {cost.pod_ms:.3f} per pod"
+            for kind, cost in costs.items()
+        ]
     store = found.store
     lines.append(
         f"store: {store.node_bytes:.0f} bytes per node, {store.pod_bytes:.0f} per pod, "

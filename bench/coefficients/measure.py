@@ -1,6 +1,7 @@
 """Measure the costs of src/turbokube/predict/coefficients.json on this machine: one command, about 10 minutes.
 
     python -m bench.coefficients.measure --write
+    python -m bench.coefficients.measure --write --fidelity kubelet
 
 A control plane of its own, a fleet of N and then 4N vnodes; with each it idles, takes 16 pods for each of N vnodes,
 and idles again. All is scraped into one bundle, to which fit.py fits the costs.
@@ -25,7 +26,7 @@ from turbokube.predict import coefficients
 from turbokube.profile.phases import Create, ObjectSet, pods_of
 from turbokube.profile.schema import Profile, validate
 from turbokube.vnode import fleet
-from turbokube.vnode.spec import Spec
+from turbokube.vnode.spec import FIDELITIES, Spec
 
 ROOT = Path(__file__).resolve().parents[2]
 WIDER = 4  # heartbeats are told from idling by fleets of so different a size
@@ -54,6 +55,7 @@ class Bench:
             lease_duration=one.lease_duration_s,
             status_interval=one.status_interval_s,
             cpu=one.vnode_cpu,
+            fidelity=one.fidelity,
         )
         say(f"{spec.count} vnodes join")
         result = fleet.present(lambda: self.target, self.state, spec)
@@ -117,21 +119,32 @@ def measure(bundle: Path, profile: Profile, idle: float) -> None:
         bench.finish()
 
 
+def _command(options: argparse.Namespace) -> str:
+    """What was asked for, as it can be asked for again."""
+    size = f"--namespaces {options.namespaces} --deployments {options.deployments} --idle {options.idle:g}"
+    return f"python -m bench.coefficients.measure {size} --fidelity {options.fidelity}"
+
+
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description="Measure the preflight's coefficients on this machine.")
     parser.add_argument("--namespaces", type=int, default=32, help="N/8: 8 vnodes for each (32)")
     parser.add_argument("--deployments", type=int, default=16, help="per namespace, of 8 replicas (16)")
     parser.add_argument("--idle", type=float, default=120.0, help="seconds of leases alone (120)")
+    parser.add_argument("--fidelity", choices=FIDELITIES, default="lease", help="above lease: the CPU there alone")
     parser.add_argument("--bundle", type=Path, default=ROOT / "runs" / RUN, help="where the bundle goes, anew")
     parser.add_argument("--write", action="store_true", help=f"replace {fit.OUTPUT.name}")
     options = parser.parse_args()
-    settings = {"namespaces": options.namespaces, "deployments_per_namespace": options.deployments}
+    settings = {
+        "namespaces": options.namespaces,
+        "deployments_per_namespace": options.deployments,
+        "fidelity": options.fidelity,
+    }
     profile = validate({f"turbokube_{name}": value for name, value in {**settings, "profile": RUN}.items()})
     if (options.bundle / FILE).exists():  # of the last time
         shutil.rmtree(options.bundle)
     measure(options.bundle, profile, options.idle)
-    found = fit.fit([fit.read(options.bundle)], coefficients.load(), "python -m bench.coefficients.measure")
+    found = fit.fit([fit.read(options.bundle)], coefficients.load(), _command(options))
     print(fit.table(found))
     if options.write:
         fit.write(found)

@@ -20,9 +20,9 @@ MEMORY_SHARE = 0.9  # of what is available: garbage collectors and the page cach
 STORE_SHARE = 0.8  # of the quota: fragmentation and a late compaction need the rest
 # supervisord wants 1,024 (its minfds), and etcd and the API server keep some hundred files and connections open
 OPEN_FILES = 1024
-# Resident KiB of a vnode's own connections and watches, on top of the coefficients, which are of fidelity lease. Those
-# of the fleet were measured with 110 vnodes; those of the API server by bench/fleet/levels.py from 250 to 1,000 vnodes
-# (1.12 and 1.97 MB each), less what the coefficients have for a Node
+# Resident KiB of a vnode's own connections and watches, on top of the coefficients' memory, which is that of fidelity
+# lease. Those of the fleet were measured with 110 vnodes; those of the API server by bench/fleet/levels.py from 250 to
+# 1,000 vnodes (1.12 and 1.97 MB each), less what the coefficients have for a Node
 VNODE_KIB: dict[str, dict[str, float]] = {
     "lease": {},
     "kubelet": {"fleet": 105, "kube-apiserver": 950},
@@ -193,11 +193,8 @@ def _room(name: str, needed: float, there: float, how: str) -> Room:
 
 def _cost(kind: str, profile: Profile, coefficients: Coefficients) -> Cost:
     """What one component costs; the fleet, what its engine does."""
-    return (
-        coefficients.engines.get(profile.engine, coefficients.cost(kind))
-        if kind == "fleet"
-        else coefficients.cost(kind)
-    )
+    cost = coefficients.cost(kind, profile.fidelity)
+    return coefficients.engines.get(profile.engine, cost) if kind == "fleet" else cost
 
 
 def _memory(profile: Profile, here: Mapping[str, int], coefficients: Coefficients) -> float:

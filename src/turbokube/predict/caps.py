@@ -191,7 +191,7 @@ def _processes(asked: _Asked) -> Iterator[Cap]:
 
 
 def _process(asked: _Asked, cause: Cause, name: str, kind: str, cores: float, share: int) -> Cap:
-    cost = asked.coefficients.cost(kind)
+    cost = asked.coefficients.cost(kind, asked.profile.fidelity)
     cores = min(cores, asked.machine.cores)
     spent = cost.idle_cores + cost.heartbeat_ms / 1e3 * asked.heartbeats / share
     pod_ms = pod_cost(cost, asked.nodes)

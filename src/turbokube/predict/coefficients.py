@@ -22,6 +22,16 @@ class Cost(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     pod_kib: float  # resident, per pod
 
 
+class LevelCost(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """CPU milliseconds of one component above fidelity `lease`, in the place of those of its Cost.
+
+    What a vnode's own connections and watches take while nothing happens is counted under its heartbeats.
+    """
+
+    heartbeat_ms: float
+    pod_ms: float
+
+
 class StoreCost(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The store's file. Revisions of heartbeats lie in it until they are compacted."""
 
@@ -59,14 +69,19 @@ class Coefficients(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     provenance: dict[str, Any]
     components: dict[str, Cost]  # by kind; a store that is not here costs what etcd does
     engines: dict[str, Cost] = {}  # instead of `fleet` where another engine runs it: docs/engines.md
+    levels: dict[str, dict[str, LevelCost]] = {}  # by fidelity and kind of component
     store: StoreCost
     disk: DiskCost
     requests_per_pod: dict[str, float]  # requests under a component's own client limit
     work: Work = Work()
 
-    def cost(self, kind: str) -> Cost:
-        """What one component of this kind costs."""
-        return self.components.get(kind) or self.components["etcd"]
+    def cost(self, kind: str, fidelity: str = "lease") -> Cost:
+        """What one component of this kind costs with vnodes of this fidelity."""
+        known = kind if kind in self.components else "etcd"
+        cost, level = self.components[known], self.levels.get(fidelity, {}).get(known)
+        if level is None:
+            return cost
+        return msgspec.structs.replace(cost, heartbeat_ms=level.heartbeat_ms, pod_ms=level.pod_ms)
 
 
 def load() -> Coefficients:

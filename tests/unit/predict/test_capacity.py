@@ -12,7 +12,7 @@ import yaml
 
 from turbokube.predict import coefficients as measured
 from turbokube.predict.capacity import GIB, ONE_MACHINE, describe, judge, predict
-from turbokube.predict.coefficients import Coefficients, Cost, DiskCost, StoreCost
+from turbokube.predict.coefficients import Coefficients, Cost, DiskCost, LevelCost, StoreCost
 from turbokube.predict.machine import Machine
 from turbokube.profile.schema import Profile, validate
 
@@ -108,6 +108,25 @@ def test_vnodes_with_connections_of_their_own_take_memory_in_the_fleet_and_in_th
     )
     assert kubelet - lease == pytest.approx(1000 * (105 + 950) / 1024)
     assert node - lease == pytest.approx(1000 * (130 + 1780) / 1024)
+
+
+def test_above_lease_heartbeats_and_pods_cost_what_they_do_at_that_level() -> None:
+    levels = {"kubelet": {"etcd": LevelCost(heartbeat_ms=2, pod_ms=4), "fleet": LevelCost(heartbeat_ms=1, pod_ms=3)}}
+    fleet = Cost(idle_cores=0.1, heartbeat_ms=0, pod_ms=1, memory_mib=30, node_kib=2, pod_kib=1)
+    known = msgspec.structs.replace(ROUND, levels=levels, components={**ROUND.components, "fleet": fleet})
+    lease, kubelet, node = (
+        predict(profile(**SMALL, fidelity=fidelity), machine(2, 22), {**THREE, "fleet": 1}, known)
+        for fidelity in ("lease", "kubelet", "node")
+    )
+    assert kubelet.pod_ms == pytest.approx(lease.pod_ms + 2 + 2)
+    assert kubelet.heartbeat_cores == pytest.approx(lease.heartbeat_cores + 110 * (0.001 + 0.001))
+    assert [cap.why for cap in kubelet.caps if "fleet_processes" in cap.name] == [
+        "90% of 1 cores, 0.21 of them for heartbeats, 3.0 ms for each pod"
+    ]
+    assert node.pod_ms == lease.pod_ms  # of a level that nothing is known of, what is known of lease
+    kine = {"kine": 1, "kube-apiserver": 1, "kube-scheduler": 1, "fleet": 1}
+    settings = {**SMALL, "store": "kine", "fidelity": "kubelet"}
+    assert predict(profile(**settings), machine(2, 22), kine, known).pod_ms == kubelet.pod_ms
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import msgspec
 import pytest
 
 from turbokube.bundle.writer import Writer
@@ -38,11 +39,15 @@ def fit() -> ModuleType:
     return module
 
 
-def make(folder: Path, *, kinds: tuple[str, ...], members: int = 1) -> Path:
+def make(folder: Path, *, kinds: tuple[str, ...], members: int = 1, fidelity: str = "lease") -> Path:
     """1,000 s, scraped every 10 s: 500 nodes, from 500 s on 1,000; 10 pods/s from 200 to 300 and from 700 to 800 s."""
     writer = Writer(folder)
     writer.meta(
-        started=START, hardware={"cores": 2, "cpu_model": "Test", "memory_bytes": 2**34}, versions={}, profile={}
+        started=START,
+        hardware={"cores": 2, "cpu_model": "Test", "memory_bytes": 2**34},
+        versions={},
+        profile={},
+        fidelity=fidelity,
     )
     writer.insert("nodes", [(START, 500, 500, 0), (START + 500, 1000, 1000, 0)])
     pods, cpu, scheduler_cpu, renewals = 0, 0.0, 0.0, 0.0
@@ -94,6 +99,34 @@ def test_costs_are_found(fit: ModuleType, tmp_path: Path) -> None:
     assert found.provenance["machine"] == "2 cores of Test, 16 GiB"
     assert found.provenance["note"] == "Fitted to 1 run(s): up to 1000 nodes, 2000 pods in all."
     assert "kube-apiserver" in fit.table(found)
+
+
+def test_at_a_level_heartbeats_and_pods_are_found_beside_what_is_known_of_lease(
+    fit: ModuleType, tmp_path: Path
+) -> None:
+    at_lease = fit.fit([fit.read(make(tmp_path / "a", kinds=fit.KINDS))], coefficients.load(), "x")
+    cheaper = {
+        name: msgspec.structs.replace(cost, heartbeat_ms=1, pod_ms=1) for name, cost in at_lease.components.items()
+    }
+    known = msgspec.structs.replace(at_lease, components=cheaper)
+    found = fit.fit([fit.read(make(tmp_path / "b", kinds=fit.KINDS, fidelity="kubelet"))], known, "y")
+    assert (found.components, found.store) == (known.components, known.store)
+    for kind in fit.KINDS:
+        at, expected = found.cost(kind, "kubelet"), SCHEDULER if kind == "kube-scheduler" else COST
+        assert at.heartbeat_ms == pytest.approx(expected.heartbeat_ms, rel=0.02, abs=0.05), kind
+        assert at.pod_ms == pytest.approx(expected.pod_ms, rel=0.02, abs=0.1), kind
+        assert found.cost(kind) == known.cost(kind)
+    assert found.provenance["command"] == "x"
+    assert found.provenance["levels"]["kubelet"]["command"] == "y"
+    assert "kube-apiserver           at kubelet: 3.000 ms per heartbeat, 20.000 per pod" in fit.table(found)
+    again = fit.fit([fit.read(tmp_path / "a")], found, "z")  # what is known of levels is kept
+    assert (again.levels, again.provenance["levels"]) == (found.levels, found.provenance["levels"])
+
+
+def test_runs_of_several_levels_are_refused(fit: ModuleType, tmp_path: Path) -> None:
+    runs = [fit.read(make(tmp_path / level, kinds=fit.KINDS, fidelity=level)) for level in ("lease", "node")]
+    with pytest.raises(fit.FitError, match="a fit needs runs of one fidelity, these have lease and node"):
+        fit.fit(runs, coefficients.load(), "x")
 
 
 def test_several_instances_are_refused(fit: ModuleType, tmp_path: Path) -> None:
