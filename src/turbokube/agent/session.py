@@ -387,18 +387,21 @@ class Session:
     async def _count(self) -> dict[str, str]:
         """Counts of every source into the bundle; why a source could not say, by source."""
         target, errors = self.spec.target, {}
-        sources: dict[str, Coroutine[Any, Any, dict[str, int]]] = {
-            "api": counts.of_api(self._transport, None if target.ours else f"{RUN_LABEL}={self.spec.run}")
-        }
+        sources: list[tuple[str, Coroutine[Any, Any, dict[str, int]]]] = [
+            ("api", counts.of_api(self._transport, None if target.ours else f"{RUN_LABEL}={self.spec.run}"))
+        ]
         if target.store is not None:
-            sources["store"] = counts.of_store(target.store)
-        for source, work in sources.items():
+            sources.append(("store", counts.of_store(target.store)))
+        for source, work in sources:
             try:
                 found = await work
             except (counts.CountError, ApiError, Unreachable, OSError) as error:
                 errors[source] = str(error)
                 continue
             self.writer.insert("counts", [(time.time(), source, name, count) for name, count in found.items()])
+            if source == "api" and target.ours and found["nodes"] != self.observer.node_counts()[0]:
+                # hosts of the control plane are Nodes, too, with pods of their own, which the store's count has
+                sources.append(("others", counts.of_api(self._transport, f"{RUN_LABEL}!={self.spec.run}")))
         try:
             self._meta["object_bytes"] = await counts.bytes_each(self._transport, f"{RUN_LABEL}={self.spec.run}")
         except (ApiError, Unreachable) as error:

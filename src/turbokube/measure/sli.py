@@ -43,6 +43,7 @@ LEASE_WINDOW_S = 60.0
 LEASE_JITTER = 0.04  # of the interval: the most that a kubelet waits longer (leaseController, controller.go)
 ELECTION_RENEWALS_S = 1 / 2.0
 IDENTITY_RENEWALS_S = 1 / 10.0
+NODE_RENEWALS_S = 1 / 10.0  # a kubelet's by default (nodeLeaseDurationSeconds 40, a quarter of which is its interval)
 # What of the interruptions is not the target: the agent writes its own, and components by their names.
 _OURS = frozenset(("agent", "fleet", "phase", "unattended"))
 
@@ -324,7 +325,8 @@ def lease_ratios(reader: Reader, metrics: Metrics, period: LeasePeriod) -> tuple
     spans = steady(reader, period.interval)
     fleet = _rises(metrics, "turbokube_fleet_lease_renewals_total", lambda series: True)
     served = _rises(metrics, "apiserver_request_total", is_lease_put)
-    others = other_renewals(metrics)
+    nodes = reader.query("SELECT COALESCE(MAX(count), 0) FROM counts WHERE source = 'others' AND resource = 'nodes'")
+    others = other_renewals(metrics) + nodes[0][0] * NODE_RENEWALS_S
     found = []
     for source, kind, rises, aside in (("fleet", "fleet", fleet, 0.0), ("apiserver", "kube-apiserver", served, others)):
         each = [metrics.scrapes[one] for one, what in metrics.kinds.items() if what == kind and one in metrics.scrapes]

@@ -319,9 +319,9 @@ def _counts(facts: Facts) -> Iterable[Limit]:
                 name, title, f"{count:,} here", "the store's count", "neither the store nor the API was counted"
             )
             continue
-        theirs = facts.counts[source, resource]
-        where = "the store" if source == "store" else "the API"
-        yield gate(name, title, count == theirs, f"{count:,} here, {theirs:,} in {where}", "equal")
+        theirs, others = facts.counts[source, resource], facts.counts.get(("others", resource), 0)
+        where = ("the store" if source == "store" else "the API") + (f", {others:,} of them no run's" if others else "")
+        yield gate(name, title, count == theirs - others, f"{count:,} here, {theirs:,} in {where}", "equal")
 
 
 def _leases(facts: Facts, band: Limits, lag: Limits) -> Iterable[Limit]:

@@ -364,9 +364,9 @@ def _processes(metrics: Metrics, begin: float, end: float) -> list[dict[str, Any
 
 def _counts(facts: Facts) -> list[dict[str, Any]]:
     resources = sorted({resource for _, resource in facts.counts})
+    sources = ("store", "api", "others", "observer")
     return [
-        {"resource": name, **{source: facts.counts.get((source, name)) for source in ("store", "api", "observer")}}
-        for name in resources
+        {"resource": name, **{source: facts.counts.get((source, name)) for source in sources}} for name in resources
     ]
 
 

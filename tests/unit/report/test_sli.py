@@ -207,6 +207,15 @@ def test_lease_ratio_by_both_witnesses(bundle: Bundle) -> None:
     assert [round(ratio, 6) for _, _, ratio in fleet.windows] == [0.9] * 6
 
 
+def test_leases_of_nodes_that_are_no_vnodes_are_left_aside(bundle: Bundle) -> None:
+    _leases(bundle, 0.9)
+    bundle.rows("counts", (180.0, "api", "nodes", 110), (180.0, "others", "nodes", 10))
+    with bundle.read() as reader:
+        fleet, served = _ratios(reader)
+    assert fleet.overall == pytest.approx(0.9)
+    assert served.overall == pytest.approx(0.8)  # 1 of 10 renewals a second is theirs
+
+
 def test_renewals_of_all_processes_of_a_fleet_are_one_ratio(bundle: Bundle) -> None:
     bundle.rows("nodes", (0.0, 100, 100, 0), (180.0, 100, 100, 0))
     for number, share in enumerate((0.6, 0.3)):

@@ -146,6 +146,8 @@ def lags(**p99: float) -> dict[str, tuple[int, float, float]]:
         ({"counts": {**facts().counts, ("store", "pods"): 8191}}, "counts-pods", "fail"),
         ({"counts": {("api", name): n for (_, name), n in facts().counts.items()}}, "counts-pods", "pass"),
         ({"counts": {}}, "counts-pods", "inconclusive"),
+        ({"counts": {**facts().counts, ("store", "nodes"): 259}}, "counts-nodes", "fail"),
+        ({"counts": {**facts().counts, ("store", "nodes"): 259, ("others", "nodes"): 3}}, "counts-nodes", "pass"),
         ({"leases": leases(0.97)}, "lease-ratio-fleet", "pass"),
         ({"leases": leases(1.03)}, "lease-ratio-fleet", "pass"),
         ({"leases": leases(0.9699)}, "lease-ratio-fleet", "fail"),
