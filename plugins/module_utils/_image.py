@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import os
+import pathlib
 import tarfile
 import typing as t
 
@@ -21,11 +22,22 @@ PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 class Image(t.NamedTuple):
-    """An image of one static executable, which lies in /usr/local/bin of it and is what it runs."""
+    """An image of one executable, which is what it runs, and of what that needs.
+
+    A static executable needs nothing and lies in /usr/local/bin. `files`: where each lies in the image, and where here.
+    """
 
     reference: str
     binary: str
     arguments: list[str]
+    place: str = ""
+    files: tuple[tuple[str, str], ...] = ()
+    environment: tuple[str, ...] = ()
+
+    @property
+    def executable(self) -> str:
+        """Where the executable lies in the image."""
+        return self.place or f"/usr/local/bin/{os.path.basename(self.binary)}"
 
 
 def write_archive(path: str, images: list[Image], architecture: str) -> None:
@@ -45,11 +57,11 @@ def write_archive(path: str, images: list[Image], architecture: str) -> None:
 
         manifests = []
         for image in images:
-            layer = blob(LAYER, _layer(image.binary))
+            layer = blob(LAYER, _layer(image))
             settings = {
                 "architecture": architecture,
                 "os": "linux",
-                "config": {"Entrypoint": [_place(image.binary), *image.arguments], "Env": [PATH]},
+                "config": {"Entrypoint": [image.executable, *image.arguments], "Env": [PATH, *image.environment]},
                 "rootfs": {"type": "layers", "diff_ids": [layer["digest"]]},
             }
             manifest = {"schemaVersion": 2, "mediaType": MANIFEST, "config": blob(CONFIG, _json(settings))}
@@ -62,20 +74,25 @@ def write_archive(path: str, images: list[Image], architecture: str) -> None:
         keep("index.json", _json({"schemaVersion": 2, "mediaType": INDEX, "manifests": manifests}))
 
 
-def _layer(binary: str) -> bytes:
+def _layer(image: Image) -> bytes:
+    sources = {place.lstrip("/"): source for place, source in image.files}
+    sources[image.executable.lstrip("/")] = image.binary
+    folders = {str(folder) for place in sources for folder in pathlib.PurePosixPath(place).parents if folder.parts}
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as layer:
-        for name, mode in (("tmp", 0o1777), ("usr", 0o755), ("usr/local", 0o755), ("usr/local/bin", 0o755)):
-            folder = _entry(name, 0, mode)
+        for name in sorted({"tmp", *folders}):
+            folder = _entry(name, 0, 0o1777 if name == "tmp" else 0o755)
             folder.type = tarfile.DIRTYPE
             layer.addfile(folder)
-        with open(binary, "rb") as file:
-            layer.addfile(_entry(_place(binary).lstrip("/"), os.path.getsize(binary), 0o755), file)
+        for place, source in sorted(sources.items()):
+            status = os.stat(source)
+            runs = status.st_mode & 0o111 or source == image.binary
+            entry = _entry(place, status.st_size, 0o755 if runs else 0o644)
+            if image.files:
+                entry.mtime = int(status.st_mtime)  # by which Python knows whether what it compiled is of today
+            with open(source, "rb") as file:
+                layer.addfile(entry, file)
     return buffer.getvalue()
-
-
-def _place(binary: str) -> str:
-    return f"/usr/local/bin/{os.path.basename(binary)}"
 
 
 def _entry(name: str, size: int, mode: int) -> tarfile.TarInfo:

@@ -81,7 +81,7 @@ from ansible_collections.turbokube.scale.plugins.module_utils._image import Imag
 def made_of(images: list[Image]) -> list[t.Any]:
     """What tells one archive from another: the images, and each executable's size and time."""
     stats = [os.stat(image.binary) for image in images]
-    return [[*image, stat.st_size, stat.st_mtime_ns] for image, stat in zip(images, stats, strict=True)]
+    return [[*image[:3], stat.st_size, stat.st_mtime_ns] for image, stat in zip(images, stats, strict=True)]
 
 
 def same(path: str, wanted: list[t.Any]) -> bool:

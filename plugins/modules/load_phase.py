@@ -151,6 +151,12 @@ options:
         description: Path of its metrics.
         type: str
         default: /metrics
+      ca_file:
+        description: Path of the certificate authority's certificate, where it is not that of the target.
+        type: path
+      token_file:
+        description: Path of a token that it is asked with, in place of the scraper's certificate.
+        type: path
   profile:
     description: The settings of the run, for the record; an unfinished run goes on only under the same.
     type: dict
@@ -255,6 +261,8 @@ _COMPONENT = {
     "kind": {"type": "str", "required": True},
     "url": {"type": "str", "required": True},
     "metrics_path": {"type": "str", "default": "/metrics"},
+    "ca_file": {"type": "path"},
+    "token_file": {"type": "path"},
 }
 # what a phase has where it says nothing itself; these are fields of turbokube.profile.phase_input.Defaults
 _DEFAULTS: dict[str, t.Any] = {

@@ -208,9 +208,66 @@ options:
       - With V(process) nobody does; one that died is started again by the next task.
       - With V(systemd) each is a service of the host, which needs root. It is back when it has ended and when the host
         has, with its vnodes. What it starts with, a credential among it, stays in O(state_dir), for root only.
+      - With V(stateful_set) each is a pod of O(stateful_set), on the workers of another cluster.
     type: str
-    choices: [process, systemd]
+    choices: [process, systemd, stateful_set]
     default: process
+  stateful_set:
+    description:
+      - The pods that carry the vnodes at O(manager=stateful_set), which it is required for, with O(fidelity=lease).
+      - All is in a namespace of the run's own, the fleet's credential in a Secret. A pod is Ready while its vnodes are
+        Ready in the target. Pods on workers that are gone are let go of.
+    type: dict
+    suboptions:
+      kubeconfig:
+        description: Path of a kubeconfig of the cluster whose workers carry the pods, as its administrator.
+        type: path
+        required: true
+      context:
+        description: The context of it; its current one by default.
+        type: str
+      namespace:
+        description: The pods' namespace, which is made and removed; C(turbokube-<run>) by default.
+        type: str
+      image:
+        description: The image, as module M(turbokube.scale.library_image) makes it. Required with O(state=present).
+        type: str
+      image_pull_policy:
+        description: Whether workers ask a registry for it.
+        type: str
+        choices: [Always, IfNotPresent, Never]
+        default: IfNotPresent
+      image_pull_secret:
+        description: Name of a Secret in O(stateful_set.namespace) that opens the registry.
+        type: str
+        default: ""
+      vnodes_per_pod:
+        description:
+          - How many vnodes a pod has; O(count) is a multiple of it. Pod C(fleet-2) has the third so many.
+          - A pod costs its worker 30 MiB before its first vnode, and each watches all pods of the target.
+        type: int
+        default: 128
+      pods_per_vnode:
+        description: How many of the target's pods a vnode is expected to have, for the memory that a pod requests.
+        type: float
+        default: 32
+      cpu:
+        description: The CPU that a pod requests; by default what its vnodes were measured to take.
+        type: str
+        default: ""
+      memory:
+        description: The memory that a pod requests; by default what its vnodes were measured to take.
+        type: str
+        default: ""
+      node_selector:
+        description: Labels of the workers.
+        type: dict
+        default: {}
+      tolerations:
+        description: What of the workers' taints the pods tolerate, as a pod's C(spec.tolerations).
+        type: list
+        elements: dict
+        default: []
   metrics_address:
     description: The host's address on which the processes tell of themselves, over HTTP, to everybody who can reach it.
     type: str
@@ -326,6 +383,17 @@ EXAMPLES = r"""
     faults:
       - {after: 60, share: 0.1, action: silence, duration: 120}
 
+- name: 8,192 nodes on the workers of another cluster, 64 pods of 128
+  turbokube.scale.vnode_fleet:
+    target: ~/.turbokube/trial/target.json
+    state_dir: ~/.turbokube/trial
+    run: trial
+    count: 8192
+    manager: stateful_set
+    stateful_set:
+      kubeconfig: ~/.kube/fleet
+      image: localhost/turbokube:0.1.0
+
 - name: Remove it
   turbokube.scale.vnode_fleet:
     kubeconfig: ~/.kube/config
@@ -372,6 +440,14 @@ metrics_urls:
   type: list
   elements: str
   sample: [http://127.0.0.1:41613/metrics]
+components:
+  description:
+    - What O(manager=stateful_set) has in place of RV(metrics_urls), each pod as M(turbokube.scale.load_phase) takes it.
+    - They are asked through the API server of their cluster, by an account that may do nothing else.
+  returned: with O(manager=stateful_set)
+  type: list
+  elements: dict
+  sample: []
 """
 
 import json
@@ -386,6 +462,10 @@ from ansible_collections.turbokube.scale.plugins.module_utils._arguments import 
 )
 from ansible_collections.turbokube.scale.plugins.module_utils._library import errors_as_failures, library_module
 
+if t.TYPE_CHECKING:
+    from turbokube.vnode.fleet import Result
+    from turbokube.vnode.spec import Spec
+
 _CAPACITY = {
     "cpu": {"type": "str", "default": "2"},
     "memory": {"type": "str", "default": "64Gi"},
@@ -396,6 +476,20 @@ _FAULT = {
     "share": {"type": "float", "required": True},
     "action": {"type": "str", "choices": ["silence", "not_ready", "disappear"], "required": True},
     "duration": {"type": "float", "default": 0},
+}
+_STATEFUL_SET = {
+    "kubeconfig": {"type": "path", "required": True},
+    "context": {"type": "str"},
+    "namespace": {"type": "str"},
+    "image": {"type": "str"},
+    "image_pull_policy": {"type": "str", "choices": ["Always", "IfNotPresent", "Never"], "default": "IfNotPresent"},
+    "image_pull_secret": {"type": "str", "default": ""},
+    "vnodes_per_pod": {"type": "int", "default": 128},
+    "pods_per_vnode": {"type": "float", "default": 32},
+    "cpu": {"type": "str", "default": ""},
+    "memory": {"type": "str", "default": ""},
+    "node_selector": {"type": "dict", "default": {}},
+    "tolerations": {"type": "list", "elements": "dict", "default": []},
 }
 _ARGUMENTS: dict[str, t.Any] = {
     **TARGET_ARGUMENTS,
@@ -423,7 +517,8 @@ _ARGUMENTS: dict[str, t.Any] = {
     "host": {"type": "int", "default": 0},
     "metrics_address": {"type": "str", "default": "127.0.0.1"},
     "metrics_port": {"type": "int", "default": 0},
-    "manager": {"type": "str", "choices": ["process", "systemd"], "default": "process"},
+    "manager": {"type": "str", "choices": ["process", "systemd", "stateful_set"], "default": "process"},
+    "stateful_set": {"type": "dict", "options": _STATEFUL_SET},
     "engine": {
         "type": "str",
         "choices": ["builtin", "kwok", "kubemark", "virtual_kubelet"],
@@ -452,13 +547,14 @@ _NOT_OF_THE_SPEC = {
     "timeout",
     "manager",
     "processes",
+    "stateful_set",
 }
 
 
 def main() -> t.NoReturn:
     module = library_module(
         _ARGUMENTS,
-        required_if=[("state", "present", ["count"])],
+        required_if=[("state", "present", ["count"]), ("manager", "stateful_set", ["stateful_set"])],
         supports_check_mode=True,
         **TARGET_RULES,
     )
@@ -479,6 +575,8 @@ def _apply(module: AnsibleModule) -> dict[str, t.Any]:
         **wish["capacity"],
     )
     state, timeout = Path(wish["state_dir"]), float(wish["timeout"])
+    if wish["manager"] == "stateful_set":
+        return _carried(module, spec, state, timeout)
     if wish["state"] == "absent":
         result = fleet.absent(target_of(wish), state, spec, timeout=timeout, check_mode=module.check_mode)
     else:
@@ -491,6 +589,54 @@ def _apply(module: AnsibleModule) -> dict[str, t.Any]:
             check_mode=module.check_mode,
             manager=wish["manager"],
         )
+    return _answer(spec, result)
+
+
+def _carried(module: AnsibleModule, spec: Spec, state: Path, timeout: float) -> dict[str, t.Any]:
+    """By the pods of another cluster."""
+    import msgspec
+
+    from turbokube.api.credentials import from_kubeconfig
+    from turbokube.workload import fleet
+    from turbokube.workload.objects import Carrier, namespace_of
+
+    wish, how = module.params, module.params["stateful_set"]
+    cluster = from_kubeconfig(how["kubeconfig"], how["context"])
+    namespace = how["namespace"] or namespace_of(spec.run)
+    spec = msgspec.structs.replace(spec, block=how["vnodes_per_pod"])
+    if wish["state"] == "absent":
+        gone = fleet.absent(
+            target_of(wish), cluster, state, spec, namespace, timeout=timeout, check_mode=module.check_mode
+        )
+        return _answer(spec, gone)
+    if not how["image"]:
+        module.fail_json(msg="stateful_set.image is missing; it is required when state is present")
+    carrier = Carrier(
+        namespace=namespace,
+        image=how["image"],
+        pull=how["image_pull_policy"],
+        pull_secret=how["image_pull_secret"],
+        **{name: how[name] for name in ("cpu", "memory", "node_selector", "tolerations")},
+    )
+    result = fleet.present(
+        lambda: target_of(wish),
+        cluster,
+        state,
+        spec,
+        carrier,
+        pods_per_vnode=how["pods_per_vnode"],
+        wait=wish["wait"],
+        timeout=timeout,
+        check_mode=module.check_mode,
+    )
+    components = [
+        {name: value for name, value in msgspec.to_builtins(one).items() if value is not None}
+        for one in result.components
+    ]
+    return _answer(spec, result) | {"components": components}
+
+
+def _answer(spec: Spec, result: Result) -> dict[str, t.Any]:
     answer = {
         "changed": result.changed,
         "count": spec.count,

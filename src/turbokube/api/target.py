@@ -20,6 +20,7 @@ class Component(msgspec.Struct, frozen=True, kw_only=True):
     ca_file: str | None = None  # None: the CA of the scraper's credential
     certificate_file: str | None = None  # a client certificate of its own, as etcd asks for
     key_file: str | None = None
+    token_file: str | None = None  # a token in place of a certificate
 
 
 class Store(msgspec.Struct, frozen=True, kw_only=True):

@@ -181,13 +181,14 @@ class _Watched:
 
 def connect(given: Credential, component: Component) -> Transport:
     """A transport to a component, with its own credential where it asks for one, else the one that is given."""
-    own = [Path(name).read_text() if name else None for name in (component.certificate_file, component.key_file)]
+    files = (component.certificate_file, component.key_file, component.token_file)
+    own = [Path(name).read_text() if name else None for name in files]
     credential = Credential(
         server=component.url,
         ca=Path(component.ca_file).read_text() if component.ca_file else given.ca,
-        certificate=own[0] or given.certificate,
-        key=own[1] or given.key,
-        token=given.token if not own[0] else None,
+        certificate=own[0] or (None if own[2] else given.certificate),
+        key=own[1] or (None if own[2] else given.key),
+        token=own[2] or (None if own[0] else given.token),
         verify=given.verify,
     )
     return Http1(credential, [component.url], size=1, user_agent="turbokube-scraper")

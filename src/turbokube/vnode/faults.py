@@ -91,8 +91,11 @@ class Faults:
 
     def _begin(self, plan: _Plan) -> None:
         spec, fault = self._nodes.spec, plan.fault
-        chance = random.Random(f"{spec.seed}/fault/{plan.number}")
-        chosen = sorted(chance.sample(range(spec.count), round(spec.count * fault.share)))
+        seed = f"{spec.seed}/fault/{plan.number}"
+        if spec.block:  # no process knows how many others there are: each vnode by itself
+            chosen = [index for index in spec.indices if random.Random(f"{seed}/{index}").random() < fault.share]
+        else:
+            chosen = sorted(random.Random(seed).sample(range(spec.count), round(spec.count * fault.share)))
         plan.indices = [index for index in chosen if spec.owns(index) and index not in self._nodes.faults]
         lasts = f"for {fault.duration:g} s" if fault.duration else "for good"
         log.warning("fault: %s of %d vnodes %s: %s", fault.action, len(plan.indices), lasts, self._named(plan))

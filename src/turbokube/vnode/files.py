@@ -15,7 +15,7 @@ _SERVING = 2048  # where vnodes serve: 512 callers' connections are kept, and bu
 
 def needed(spec: Spec) -> int:
     """How many one process of the fleet has open at most."""
-    vnodes = -(-spec.count // spec.processes)
+    vnodes = spec.block or -(-spec.count // spec.processes)
     return _OWN + _SERVING * spec.serve + spec.connections + _PER_VNODE[spec.fidelity] * vnodes
 
 

@@ -85,7 +85,7 @@ def present(
         files.check(spec)
     there = _There(state)
     for last in there.specs.values():
-        _same_birth(last, spec)
+        same_birth(last, spec)
     wanted = names(spec)
     kept = [name for name in wanted if there.living(name, count=spec.count) == spec]
     missing = [name for name in wanted if name not in kept]
@@ -214,7 +214,8 @@ def _is_there(status: dict[str, Any], count: int) -> bool:
     return bool(status["synced"]) and status["present"] == status["joined"] == status["ready"] == count
 
 
-def _same_birth(old: Spec, new: Spec) -> None:
+def same_birth(old: Spec, new: Spec) -> None:
+    """Raises FleetError where the nodes of a fleet that is there cannot get what a new spec has."""
     for option in _BIRTH:
         was, wanted = getattr(old, option), getattr(new, option)
         if was != wanted and old.count:

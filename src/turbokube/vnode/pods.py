@@ -85,7 +85,7 @@ class Pods:
         self._agenda = agenda
         self._pods: dict[str, _Record] = {}  # by uid
         self._phases: collections.Counter[str] = collections.Counter()
-        self._fallback = Range(fallback(spec.shard, spec.processes))
+        self._fallback = Range(fallback(spec.shard, spec.parts))
         self._listed: set[str] = set()
         self._on: dict[str, set[str]] = {}  # uids by vnode, where each vnode has a list of its own
         self._refused: dict[str, str] = {}  # uids of pods whose annotations cannot be used, and why

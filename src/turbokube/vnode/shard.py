@@ -15,7 +15,7 @@ def pods(spec: Spec) -> Callable[[bytes], bool] | None:
     No selector of the API tells pods by a set of nodes, so each process is sent all of them; a search costs 2 µs where
     decoding costs 25. A line in which the text is found elsewhere too, as in a label of that name, is let through.
     """
-    if spec.processes == 1:
+    if spec.alone:
         return None
 
     def mine(line: bytes) -> bool:
