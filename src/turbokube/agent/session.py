@@ -82,7 +82,7 @@ class Session:
         servers = spec.target.addresses(observer)
         self._transport = Http1(observer, servers, size=2, user_agent="turbokube-observer")
         self.observer = Observer(self._transport, self.writer, f"{RUN_LABEL}={spec.run}")
-        components = [*spec.target.components, *spec.extra_components]
+        components = [*spec.target.components, *spec.target.fronts(), *spec.extra_components]
         self.scraper = Scraper(self.writer, scraper, components, spec.scrape_interval)
         self._background: list[asyncio.Task[None]] = []
         self._under_way: dict[str, Running] = {}

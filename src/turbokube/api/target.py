@@ -54,6 +54,15 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
         """Every API server that requests are spread over."""
         return self.servers or [credential.server]
 
+    def fronts(self) -> list[Component]:
+        """What API servers are behind: addresses that are none of theirs, asked through for /readyz."""
+        known = {component.url for component in self.components if component.kind == "kube-apiserver"}
+        fronts = [server for server in self.servers if known and server not in known]
+        return [
+            Component(name=f"load-balancer-{number}", kind="load-balancer", url=server, metrics_path="/readyz")
+            for number, server in enumerate(fronts)
+        ]
+
     def save(self, path: Path) -> None:
         """Write the target as JSON, readable by its owner only."""
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)

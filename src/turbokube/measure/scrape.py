@@ -228,9 +228,9 @@ class Scraper:
         await asyncio.gather(*(self._scrape(one) for one in self._watched if not names or one.component.name in names))
 
     def nudge(self) -> None:
-        """Someone got no answer: look at the API servers now, not at the next interval."""
+        """Someone got no answer: look at the API servers, and what is before them, now, not at the next interval."""
         for one in self._watched:
-            if one.component.kind == "kube-apiserver":
+            if one.component.kind in ("kube-apiserver", "load-balancer"):
                 one.soon.set()
 
     async def run(self) -> None:

@@ -32,6 +32,9 @@ class Target:
     def addresses(self, credential: Any) -> list[str]:
         return ["https://127.0.0.1:1"]
 
+    def fronts(self) -> list[Any]:
+        return []
+
     components: tuple[Any, ...] = ()
 
 
