@@ -131,9 +131,10 @@ class Fleet:
         wait_for(lambda: not self.items("pods", "-l", "app=load"), seconds)
 
 
-def wait_for(done: Callable[[], bool], seconds: float = 60.0) -> None:
-    """Wait for it, or fail."""
+def wait_for(found: Callable[[], Any], seconds: float = 60.0) -> Any:
+    """What it gives, once that is something; fails if that takes longer."""
     end = time.monotonic() + seconds
-    while not done():
+    while not (what := found()):
         assert time.monotonic() < end, "not in time"
-        time.sleep(0.5)
+        time.sleep(0.3)
+    return what

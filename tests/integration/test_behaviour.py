@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
@@ -13,6 +13,7 @@ import msgspec
 import pytest
 
 from tests.integration.control_plane import ControlPlane
+from tests.integration.fleets import wait_for
 from turbokube.api.target import load_target
 from turbokube.daemon import process
 from turbokube.vnode import fleet
@@ -93,13 +94,6 @@ class Scene:
     def events(self, name: str, reason: str) -> list[dict[str, Any]]:
         about = f"involvedObject.name={name},reason={reason}"
         return self.items("events", "--field-selector", about)
-
-
-def wait_for(done: Callable[[], Any], seconds: float = 40.0) -> None:
-    end = time.monotonic() + seconds
-    while not done():
-        assert time.monotonic() < end, "not in time"
-        time.sleep(0.3)
 
 
 def seconds_between(began: str, ended: str) -> float:

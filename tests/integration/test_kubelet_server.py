@@ -15,7 +15,7 @@ import ssl
 import subprocess
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ import msgspec
 import pytest
 
 from tests.integration.control_plane import ControlPlane, binaries
+from tests.integration.fleets import wait_for
 from turbokube.api.target import load_target
 from turbokube.vnode import fleet
 from turbokube.vnode.spec import Spec, SpecError
@@ -133,15 +134,6 @@ def _may_read_metrics() -> list[dict[str, Any]]:
             "subjects": [{"kind": "ServiceAccount", "name": READER, "namespace": "default"}],
         },
     ]
-
-
-def until(found: Callable[[], Any], seconds: float = 30.0) -> Any:
-    """What `found` returns, once that is something."""
-    end = time.monotonic() + seconds
-    while not (what := found()):
-        assert time.monotonic() < end, "it did not come"
-        time.sleep(0.2)
-    return what
 
 
 def test_a_node_says_where_its_kubelet_is(served):
@@ -258,8 +250,8 @@ def test_at_fidelity_kubelet_each_vnode_asks_for_itself(served):
 def test_kubectl_top_by_metrics_server(served):
     with _metrics_server(served) as log:
         try:
-            pods = until(lambda: served.kubectl("top", "pods", "--no-headers").stdout, 90)
-            nodes = until(lambda: served.kubectl("top", "nodes", "--no-headers").stdout, 60)
+            pods = wait_for(lambda: served.kubectl("top", "pods", "--no-headers").stdout, 90)
+            nodes = wait_for(lambda: served.kubectl("top", "nodes", "--no-headers").stdout, 60)
         except AssertionError:
             pytest.fail(f"{served.kubectl('top', 'pods').stderr}\n{log.read_text()}")
     for line in pods.splitlines():
