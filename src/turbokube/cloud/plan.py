@@ -131,40 +131,34 @@ def _hourly(group: Group, market: Market, most: bool) -> float:
 
 
 def _table(wanted: Wanted, market: Market, hourly: float, usd: float, spent: float) -> list[str]:
+    """No wider than 74 characters, which is what fits where Ansible shows it."""
     lines = []
     for group in wanted.groups:
-        size = market.sizes.get(group.size, {})
         count = f"{group.count}-{group.most}" if group.most else str(group.count)
-        least, most = _hourly(group, market, most=False), _hourly(group, market, most=True)
-        lines.append(
-            [
-                group.name,
-                count,
-                group.size,
-                str(size.get("vcpus", "?")),
-                f"{int(size['memory']) / 1024:g}" if "memory" in size else "?",
-                f"{size.get('price_hourly', 0):.5f}",
-                f"{most:.2f}",
-                f"{most * wanted.hours:.2f}",
-                f"{least:.2f} USD/h until it grows" if least < most else "",
-            ]
-        )
+        price = float(market.sizes.get(group.size, {}).get("price_hourly", 0.0))
+        lines.append(_row(wanted, group.name, count, group.size, price, _hourly(group, market, most=True)))
     if balancer := wanted.balancer:
-        each, most = balancer.usd_per_hour, balancer.usd_per_hour * balancer.nodes
-        row = ["load balancer", str(balancer.nodes), balancer.type, "", "", f"{each:.5f}", f"{most:.2f}"]
-        lines.append([*row, f"{most * wanted.hours:.2f}", f"before {balancer.group}, port {balancer.port}"])
-    columns = ("group", "count", "size", "vCPU", "GiB", "USD/h each", "USD/h", f"USD/{wanted.hours:g} h", "")
+        price = balancer.usd_per_hour
+        row = _row(wanted, "load balancer", str(balancer.nodes), balancer.type, price, price * balancer.nodes)
+        lines.append(row)
     least, most = (sum(max(group.count, group.most * way) for group in wanted.groups) for way in (0, 1))
     droplets = f"{least} to {most}" if least < most else str(least)
+    lower = sum(_hourly(group, market, most=True) - _hourly(group, market, most=False) for group in wanted.groups)
     return [
-        *rows(columns, lines),
-        f"droplets: {droplets}, in {wanted.region}, {wanted.image}, VPC {wanted.network}; all tagged {wanted.tag}",
-        f"account: {market.used} of {market.limit} droplets in use",
-        f"SSH: to {wanted.ssh_group}, from {', '.join(wanted.ssh_from) or 'nowhere'}; nothing else comes in",
+        *rows(("group", "count", "size", "each/h", "USD/h", "USD"), lines),
         f"cost: {hourly:.2f} USD an hour, {usd:.2f} USD for {wanted.hours:g} h"
-        + (f" with {spent:.2f} USD spent" if spent else "")
-        + f"; budget {wanted.budget_usd:.2f} USD",
+        + (f", {spent:.2f} spent" if spent else ""),
+        *([f"pools: {hourly - lower:.2f} USD an hour until they grow"] if lower else []),
+        f"budget: {wanted.budget_usd:.2f} USD",
+        f"droplets: {droplets}; {market.used} of the account's {market.limit} are in use",
+        f"place: {wanted.region}, {wanted.image}, VPC {wanted.network}",
+        f"tag: {wanted.tag}",
+        f"open: SSH to {wanted.ssh_group}, from {', '.join(wanted.ssh_from) or 'nowhere'}",
     ]
+
+
+def _row(wanted: Wanted, name: str, count: str, size: str, price: float, hourly: float) -> list[str]:
+    return [name, count, size, f"{price:.5f}", f"{hourly:.2f}", f"{hourly * wanted.hours:.2f}"]
 
 
 def _settings(wanted: Wanted) -> Iterator[str]:

@@ -12,6 +12,7 @@ from turbokube.cloud.bill import Bill
 from turbokube.cloud.digitalocean import Cloud, CloudError
 from turbokube.cloud.held import hosts
 from turbokube.cloud.plan import Group
+from turbokube.cloud.provision import Provision
 
 HOSTS = ["admin-0", "control-plane-0", "control-plane-1", "etcd-0", "etcd-1", "etcd-2"]
 POOL = Group(name="fleet_workers", size="s-1vcpu-1gb", count=3, most=5, memory_utilization=0.2)
@@ -94,6 +95,16 @@ def test_an_api_that_fails_in_the_middle_is_torn_down(place: Place) -> None:
     removed = place.remove()
     assert removed.left == []
     assert not any(place.account.listed(kind) for kind in place.account.state)
+
+
+def test_one_that_is_interrupted_is_on_the_bill_and_taken_up(place: Place) -> None:
+    def interrupted(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Provision(place.cloud, plan_of(), KEY, place.bill, 60, interrupted, place.clock).run()
+    assert len(place.bill.purchases) == 6
+    assert place.provision().made == ["load balancer turbokube-unit"]
 
 
 def test_twins_are_removed(place: Place) -> None:

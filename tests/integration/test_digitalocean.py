@@ -1,0 +1,158 @@
+"""The whole way through a cloud: bought, loaded, reported, gone. It is a stand-in whose droplets are hosts of a lab.
+
+Needs root; without it it is skipped, unless TURBOKUBE_REQUIRE_LAB=1.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import ssl
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ansible_collections.turbokube.scale.plugins.module_utils._lab import Lab
+
+ROOT = Path(__file__).parents[2]
+CACHE = Path(
+    os.environ.get("TURBOKUBE_CACHE") or f"{os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'}/turbokube"
+)
+TOKEN, NETWORK, LAB = "a-token-of-the-test", "10.20.0.0/24", "cloud"
+GROUPS = {
+    "etcd": {"count": 1, "size": "s-1vcpu-1gb"},
+    "control_plane": {"count": 2, "size": "s-2vcpu-4gb"},
+    "fleet": {"count": 1, "size": "s-1vcpu-1gb"},
+    "admin": {"count": 1, "size": "s-1vcpu-1gb"},
+}
+HOSTS = ["admin-0", "control-plane-0", "control-plane-1", "etcd-0", "fleet-0"]
+
+pytestmark = pytest.mark.slow
+
+
+class Away:
+    """The stand-in, and ansible-playbook with inventories/digitalocean against it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.home = folder, folder / "state/turbokube/digitalocean/test"
+        binds = [f"--bind={CACHE}/bin:/opt/turbokube/bin", f"--bind={CACHE}/lab/images:/opt/turbokube/images"]
+        words = ["--state", str(folder), "--token", TOKEN, "--lab", LAB, "--lab-folder", str(CACHE / "lab")]
+        self._standin = subprocess.Popen(
+            [sys.executable, "-m", "tests.cloud.standin", *words, "--network", NETWORK, *binds],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT}/collections:{ROOT}/src"},
+        )
+        end = time.monotonic() + 20
+        while not (folder / "endpoint").exists():
+            assert self._standin.poll() is None
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        self.endpoint = (folder / "endpoint").read_text()
+        self.environment = {name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_")}
+        self.environment |= {
+            "DIGITALOCEAN_ACCESS_TOKEN": TOKEN,
+            "DIGITALOCEAN_ENDPOINT": self.endpoint,
+            "REQUESTS_CA_BUNDLE": str(folder / "ca.crt"),
+            "TURBOKUBE_CLOUD": "test",
+            "XDG_STATE_HOME": str(folder / "state"),
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        }
+        (folder / "vars.yml").write_text(yaml.safe_dump(self._variables()))
+
+    def _variables(self) -> dict[str, Any]:
+        """What droplets need that share this machine's kernel and have no way out, as inventories/lab says it."""
+        lab = yaml.safe_load((ROOT / "inventories/lab/group_vars/lab.yml").read_text())
+        into = f"nsenter --net=/run/netns/turbokube-{LAB} socat - TCP:%h:%p"
+        return {name: value for name, value in lab.items() if not name.startswith("ansible_")} | {
+            "library_wheelhouse": str(CACHE / "lab/wheels"),
+            "digitalocean_network": NETWORK,
+            "digitalocean_groups": GROUPS,
+            "digitalocean_ssh_from": ["10.20.0.1/32"],
+            "digitalocean_ssh_options": {"ProxyCommand": into},
+            "digitalocean_timeout": 20,
+            "turbokube_budget_usd": 2,
+        }
+
+    def play(self, name: str, *more: str, fails: bool = False) -> str:
+        """Run a playbook; what it said."""
+        words = ["ansible-playbook", "-i", "inventories/digitalocean", f"playbooks/{name}.yml", "--forks=8"]
+        done = subprocess.run(
+            [*words, "-e", f"@{self.folder}/vars.yml", *more],
+            cwd=ROOT,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert TOKEN not in done.stdout + done.stderr
+        assert (done.returncode != 0) is fails, f"{' '.join(words)} {' '.join(more)}\n{done.stdout}\n{done.stderr}"
+        return re.sub(r"\s+", " ", done.stdout)
+
+    def fail(self, *faults: dict[str, Any]) -> None:
+        """The next requests that they fit fail."""
+        context = ssl.create_default_context(cafile=str(self.folder / "ca.crt"))
+        asked = urllib.request.Request(f"{self.endpoint}/standin/faults", json.dumps(faults).encode(), method="POST")
+        urllib.request.urlopen(asked, context=context).close()
+
+    def account(self) -> dict[str, Any]:
+        """What the account holds."""
+        state: dict[str, Any] = json.loads((self.folder / "account.json").read_text())["state"]
+        return state
+
+    def stop(self) -> None:
+        """End it, and the droplets with it."""
+        self._standin.kill()
+        self._standin.wait()
+        lab = Lab(LAB, str(CACHE / "lab/machines"), NETWORK)
+        lab.raze()
+        assert lab.left() == []
+
+
+@pytest.fixture(scope="module")
+def away(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Away]:
+    if os.geteuid() != 0:
+        why = "droplets are hosts of a lab, which needs root"
+        (pytest.fail if os.environ.get("TURBOKUBE_REQUIRE_LAB") == "1" else pytest.skip)(why)
+    # the template, images and packages: a lab of one host, and no lab again
+    role = ["ansible", "-i", "inventories/lab", "machine", "-m", "ansible.builtin.include_role"]
+    for state in ("present", "absent"):
+        words = ["-a", "name=turbokube.scale.lab", "-e", f"lab_name={LAB} lab_group=admin lab_state={state}"]
+        done = subprocess.run([*role, *words], cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+    made = Away(tmp_path_factory.mktemp("cloud"))
+    yield made
+    made.stop()
+
+
+def test_from_nothing_to_a_report_and_back(away: Away) -> None:
+    """With an API that fails in the middle of provision, and a delete that is refused."""
+    assert "cost: 0.14 USD an hour" in away.play("digitalocean", "-e", "digitalocean_state=planned")
+    assert not any(away.account().values())
+
+    away.fail({"method": "POST", "path": "/v2/load_balancers", "status": 500, "times": 99})
+    assert "Server Error" in away.play("digitalocean", fails=True)
+    assert sorted(one["name"] for one in away.account()["droplets"].values()) == HOSTS
+    assert not away.account()["load_balancers"]
+
+    away.fail()
+    taken_up = away.play("digitalocean")
+    assert len(away.account()["droplets"]) == len(HOSTS)
+    assert all(f"{host} : ok=" in taken_up for host in HOSTS)
+    again = away.play("digitalocean")
+    assert re.findall(r"changed=(\d+)", again) == ["0"] * (1 + len(HOSTS))
+
+    away.play("cluster")
+    away.fail({"method": "DELETE", "path": "/v2/droplets/.*", "status": 422, "times": 2})
+    gone = away.play("digitalocean", "-e", "digitalocean_state=absent")
+    assert "Nothing is left of turbokube-test: no pool, no droplet, no load balancer" in gone
+    assert re.search(r"cost: 0\.0\d USD, by the provider's prices", gone)
+    assert not any(away.account().values())
+    assert sorted(path.name for path in away.home.iterdir()) == ["bill.json"]
