@@ -272,7 +272,10 @@ class Profile:
         CORE_HOUR_USD, "USD for an hour of a core of machines that have no price of their own.", least=0, most=1000
     )
     budget_usd: float = variable(
-        0.0, "USD that hosts of a cloud may cost, all hours of the plan; what costs more is not bought.", least=0, most=1e6
+        0.0,
+        "USD that hosts of a cloud may cost, all hours of the plan; what costs more is not bought.",
+        least=0,
+        most=1e6,
     )
 
     @property
