@@ -18,6 +18,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 CACHE = ROOT / ".cache"
 
+
+def scenarios(*names: str) -> list[str]:
+    """Molecule's command for some scenarios, one after the other."""
+    return ["molecule", "test", *(f"--scenario-name={name}" for name in names)]
+
+
 # name → command. In the order of their speed; the control plane's stages need what `binaries` gets.
 STAGES: dict[str, list[str]] = {
     "ruff": ["ruff", "check", "."],
@@ -31,12 +37,15 @@ STAGES: dict[str, list[str]] = {
     "binaries": ["ansible-playbook", "playbooks/binaries.yml"],
     # files side by side: most of their time is waiting, and each has a control plane of its own
     "integration": ["pytest", "-q", "-m", "not slow", "-n", "2", "--dist", "loadfile", "tests/integration"],
-    "molecule": ["molecule", "test", "-s", "quickstart"],
+    "molecule": scenarios("quickstart"),
+    # each role on a few hosts of a lab, which need root
+    "roles": scenarios("validate", "lab", "host", "containerd", "kubelet", "load_balancer", "etcd", "control_plane"),
 }
 SLOW: dict[str, list[str]] = {
     "engines": ["ansible-playbook", "playbooks/binaries.yml", "-e", '{"kube_binaries_names": ["kwok", "kubemark"]}'],
-    # hosts of a lab, which need root
-    "hosts": ["molecule", "test", "-s", "cluster"],
+    # those that take a cluster to be made before, and all of them together
+    "nodes": scenarios("worker", "cni", "scheduler", "metrics_server", "elsewhere"),
+    "hosts": scenarios("cluster"),
     "slow": ["pytest", "-q", "-m", "slow", "tests/unit", "tests/integration"],
 }
 

@@ -73,16 +73,19 @@ def inventory_problems(groups: Groups, settings: Settings) -> list[str]:
 
 
 def _sizes(groups: Groups, settings: Settings) -> t.Iterator[str]:
-    members, servers = len(groups.get("etcd", [])), len(groups.get("control_plane", []))
+    servers = len(groups.get("control_plane", []))
+    group = "etcd" if groups.get("etcd") else "control_plane"  # whose hosts are members, by stacking in the latter
+    members = len(groups.get(group, []))
+    hosts = "hosts" if group == "etcd" else "hosts, each with a member of etcd since group etcd is empty"
     if not servers:
         yield "Group control_plane is empty: it takes at least one host, which runs an API server."
     if settings.get("store", "etcd") == "etcd" and members and members % 2 == 0:
         yield (
-            f"Group etcd has {members} hosts: with an even number the loss of {members // 2} stops the store, "
+            f"Group {group} has {members} {hosts}: with an even number the loss of {members // 2} stops the store, "
             f"as it does with {members - 1}. Take {members - 1} or {members + 1}."
         )
     if members > MOST_ETCD:
-        yield f"Group etcd has {members} hosts: every write waits for most of them. Take 3 or 5, {MOST_ETCD} at most."
+        yield f"Group {group} has {members} {hosts}: every write waits for most. Take 3 or 5, {MOST_ETCD} at most."
     if servers > 1 and not groups.get("load_balancer") and not settings.get("endpoint"):
         yield (
             f"Group control_plane has {servers} hosts and nothing stands before them: name a host in group "

@@ -35,6 +35,7 @@ def test_nothing_is_wrong() -> None:
     [
         ({"etcd": ["a", "b"]}, {}, "Take 1 or 3"),
         ({"etcd": list("abcdefghi")}, {}, "7 at most"),
+        ({"etcd": []}, {}, "2 hosts, each with a member of etcd since group etcd is empty: with an even number"),
         ({"control_plane": []}, {}, "at least one host"),
         ({"load_balancer": []}, {}, "control_plane_endpoint"),
         ({"etcd": ["cp-0"]}, {}, "all of them, or none"),
