@@ -139,7 +139,7 @@ class Account:
         if any(one["name"] == body["name"] for one in self.state["load_balancers"].values()):
             raise _invalid("name is already in use")
         one = {**body, "id": str(uuid.uuid4()), "status": "new", "ip": "", **self._times()}
-        one["region"] = {"slug": body["region"]}
+        one["region"] = _region(body["region"])
         one["_ready"] = self._clock() + self._boot_s
         one["_address"] = self._free_address(body["vpc_uuid"])
         self.state["load_balancers"][one["id"]] = one
@@ -213,7 +213,7 @@ class Account:
         one |= {"status": "new", "created_at": self._times()["created_at"], "features": [], "backup_ids": []}
         one |= {"next_backup_window": None, "snapshot_ids": [], "image": {"slug": body["image"]}, "volume_ids": []}
         one |= {"size": size(body["size"]), "size_slug": body["size"], "networks": {"v4": [], "v6": []}}
-        one |= {"region": {"slug": body["region"]}, "tags": list(body.get("tags") or []), "vpc_uuid": body["vpc_uuid"]}
+        one |= {"region": _region(body["region"]), "tags": list(body.get("tags") or []), "vpc_uuid": body["vpc_uuid"]}
         one |= {"_ready": self._clock() + self._boot_s, "_address": self._free_address(body["vpc_uuid"])}
         if name in self.stuck:
             self.stuck.remove(name)
@@ -320,6 +320,10 @@ def size(slug: str) -> Object:
         "available": True,
         "description": "Basic",
     }
+
+
+def _region(slug: str) -> Object:
+    return {"slug": slug, "name": slug, "features": [], "available": True, "sizes": list(SIZES)}
 
 
 def _invalid(message: str) -> Refused:

@@ -202,7 +202,8 @@ def test_hosts_for_an_inventory(place: Place) -> None:
 def test_teardown_leaves_nothing_and_tells_its_cost(place: Place) -> None:
     place.provision(plan_of(*GROUPS, POOL))
     foreign = place.account.tag({"name": "turbokube-unit-2"})
-    place.account.firewall({"name": "turbokube-unit-2.ssh", "inbound_rules": [{}]})
+    rule = {"protocol": "tcp", "ports": "22", "sources": {"addresses": ["198.51.100.8/32"]}}
+    place.account.firewall({"name": "turbokube-unit-2.ssh", "inbound_rules": [rule]})
     removed = place.remove()
     assert removed.left == []
     assert {kind: len(place.account.listed(kind)) for kind in place.account.state if place.account.listed(kind)} == {
