@@ -93,6 +93,11 @@ class Account:
         """Keep all on disk."""
         disk.replace(self._path, json.dumps({"state": self.state, "next": self._next}, indent=1).encode())
 
+    def told(self) -> Object:
+        """What the API tells of the account itself."""
+        who = {"email": "unit@example.org", "email_verified": True, "uuid": "unit", "floating_ip_limit": 3}
+        return {**who, "droplet_limit": self.limit, "status": self.status, "status_message": ""}
+
     def listed(self, kind: str) -> list[Object]:
         """What the API shows of a kind, at this moment."""
         self._advance()

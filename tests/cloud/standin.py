@@ -164,9 +164,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def _route(self, method: str, path: str, query: dict[str, str], body: Object) -> tuple[int, Object | None]:
         account = self.standin.account
         if path == "account":
-            return 200, {
-                "account": {"droplet_limit": account.limit, "status": account.status, "email": "unit@example.org"}
-            }
+            return 200, {"account": account.told()}
         if path == "sizes":
             return 200, self._page("sizes", [size(slug) for slug in SIZES], query)
         if path in PATHS and method == "GET":
