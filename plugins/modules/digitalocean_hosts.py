@@ -221,7 +221,8 @@ def present(module: AnsibleModule, cloud: Cloud, wanted: Wanted, bill: Bill) -> 
 
     there = held(cloud, wanted.tag, ("droplet",))
     now = time.time()
-    plan = make_plan(wanted, look(cloud), len(there), bill.usd(now), bill.hours(now))
+    spent = bill.usd(now) if bill.runs else 0.0
+    plan = make_plan(wanted, look(cloud), len(there), spent, bill.hours(now))
     told = {"plan": plan.lines, "problems": plan.problems, "usd": round(plan.usd, 4)}
     if module.check_mode:
         names = {thing.name for thing in there}
@@ -229,6 +230,7 @@ def present(module: AnsibleModule, cloud: Cloud, wanted: Wanted, bill: Bill) -> 
         return {**told, "changed": bool(made), "made": made, "removed": [], "hosts": [], "address": ""}
     if plan.problems:
         module.fail_json(msg=" ".join(plan.problems), **told)
+    bill.begin(now)
     done = Provision(cloud, wanted, module.params["public_key"], bill, module.params["timeout"]).run()
     found = [dataclasses.asdict(host) for host in hosts(cloud, wanted.tag)]
     changes = {"changed": bool(done.made or done.removed), "made": done.made, "removed": done.removed}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -44,6 +45,18 @@ class Bill:
         self.purchases: dict[str, Purchase] = {}
         if path.exists():
             self.purchases = {key: Purchase(**found) for key, found in json.loads(path.read_text()).items()}
+
+    @property
+    def runs(self) -> bool:
+        """Whether anything of it is still there."""
+        return any(not one.until for one in self.purchases.values())
+
+    def begin(self, now: float) -> None:
+        """Put a bill aside of which nothing is there any more: what comes is another's."""
+        if self.purchases and not self.runs:
+            stamp = datetime.datetime.fromtimestamp(now, datetime.UTC).strftime("%Y%m%dT%H%M%SZ")
+            self._path.rename(self._path.with_name(f"{self._path.stem}-{stamp}{self._path.suffix}"))
+            self.purchases = {}
 
     def keep(self, key: str, purchase: Purchase) -> None:
         """Note a purchase, once."""

@@ -248,5 +248,15 @@ def test_a_bill_outlives_what_was_bought(place: Place) -> None:
     ]
 
 
+def test_a_bill_that_is_over_is_put_aside(place: Place) -> None:
+    place.provision()
+    place.bill.begin(1_800_000_000)
+    assert len(place.bill.purchases) == 7
+    place.remove()
+    place.bill.begin(1_800_000_000)
+    assert place.bill.purchases == {}
+    assert [path.name for path in place.bill._path.parent.glob("bill*")] == ["bill-20270115T080000Z.json"]
+
+
 def test_removal_of_what_never_was(place: Place) -> None:
     assert (place.remove().removed, place.remove().left) == ([], [])
