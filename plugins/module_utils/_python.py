@@ -22,11 +22,10 @@ PACKAGES = (
     "jinja2",
     "markupsafe",
     "msgspec",
-    "typing_extensions",
     "uvloop",
     "yaml",
-    "_yaml",
 )
+_PERHAPS = ("typing_extensions", "_yaml")  # used where they are there
 SITE = "/opt/turbokube"  # where they lie in the image
 _NEEDLESS = re.compile(
     r"test|tests|idlelib|lib2to3|tkinter|turtledemo|ensurepip|pydoc_data|site-packages|dist-packages|config-.*|"
@@ -44,7 +43,7 @@ class PythonError(Exception):
 def files() -> Files:
     """This Python: itself, its standard library, the packages, and every library that any of them is linked with."""
     found = dict(_standard())
-    for name in PACKAGES:
+    for name in (*PACKAGES, *filter(importlib.util.find_spec, _PERHAPS)):
         found.update(_package(name))
     for library in _linked([executable(), *(source for source in found.values() if source.endswith(".so"))]):
         found.setdefault(library, library)

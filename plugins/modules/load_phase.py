@@ -157,6 +157,58 @@ options:
       token_file:
         description: Path of a token that it is asked with, in place of the scraper's certificate.
         type: path
+  job:
+    description:
+      - Where one load generator is not enough, those that share a phase of kind create, as the pods of an Indexed Job
+        of another cluster. Each has a segment of the namespaces, fires their load and watches their pods; what they
+        record becomes the run's bundle. The agent of this host scrapes and follows.
+    type: dict
+    suboptions:
+      kubeconfig:
+        description: Path of a kubeconfig of the cluster whose workers carry the pods, as its administrator.
+        type: path
+        required: true
+      context:
+        description: The context of it; its current one by default.
+        type: str
+      namespace:
+        description: The pods' namespace; C(turbokube-<run>) by default.
+        type: str
+        default: ""
+      segments:
+        description: How many load generators there are; no more than namespaces.
+        type: int
+        required: true
+      image:
+        description: The image, as module M(turbokube.scale.library_image) makes it.
+        type: str
+        required: true
+      image_pull_policy:
+        description: Whether workers ask a registry for it.
+        type: str
+        choices: [Always, IfNotPresent, Never]
+        default: IfNotPresent
+      image_pull_secret:
+        description: Name of a Secret in O(job.namespace) that opens the registry.
+        type: str
+        default: ""
+      cpu:
+        description: The CPU that a pod requests.
+        type: str
+        default: 100m
+      memory:
+        description: The memory that a pod requests.
+        type: str
+        default: 128Mi
+      node_selector:
+        description: Labels of the workers.
+        type: dict
+        default: {}
+      tolerations:
+        description: What of the workers' taints the pods tolerate, as a pod's C(spec.tolerations).
+        type: list
+        elements: dict
+        default: []
   profile:
     description: The settings of the run, for the record; an unfinished run goes on only under the same.
     type: dict
@@ -264,6 +316,19 @@ _COMPONENT = {
     "ca_file": {"type": "path"},
     "token_file": {"type": "path"},
 }
+_JOB = {
+    "kubeconfig": {"type": "path", "required": True},
+    "context": {"type": "str"},
+    "namespace": {"type": "str", "default": ""},
+    "segments": {"type": "int", "required": True},
+    "image": {"type": "str", "required": True},
+    "image_pull_policy": {"type": "str", "choices": ["Always", "IfNotPresent", "Never"], "default": "IfNotPresent"},
+    "image_pull_secret": {"type": "str", "default": ""},
+    "cpu": {"type": "str", "default": "100m"},
+    "memory": {"type": "str", "default": "128Mi"},
+    "node_selector": {"type": "dict", "default": {}},
+    "tolerations": {"type": "list", "elements": "dict", "default": []},
+}
 # what a phase has where it says nothing itself; these are fields of turbokube.profile.phase_input.Defaults
 _DEFAULTS: dict[str, t.Any] = {
     "run": {"type": "str", "required": True},
@@ -293,6 +358,7 @@ _ARGUMENTS: dict[str, t.Any] = {
     "timeout": {"type": "int", "default": 900},
     "scrape_interval": {"type": "float", "default": 15},
     "extra_components": {"type": "list", "elements": "dict", "default": [], "options": _COMPONENT},
+    "job": {"type": "dict", "options": _JOB},
     "profile": {"type": "dict", "default": {}},
     "controller": {"type": "str", "default": "module"},
     "wait_for": {"type": "float", "default": 0},
@@ -407,7 +473,11 @@ def _absent(module: AnsibleModule) -> dict[str, t.Any]:
 
 
 def _spec(wish: dict[str, t.Any]) -> dict[str, t.Any]:
-    return {name: wish[name] for name in ("profile", "scrape_interval", "extra_components")}
+    found = {name: wish[name] for name in ("profile", "scrape_interval", "extra_components")}
+    if how := wish["job"]:
+        renamed = {"image_pull_policy": "pull", "image_pull_secret": "pull_secret"}
+        found["job"] = {renamed.get(name, name): value for name, value in how.items()}
+    return found
 
 
 def _client(wish: dict[str, t.Any]) -> t.Any:

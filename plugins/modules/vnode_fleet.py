@@ -598,7 +598,7 @@ def _carried(module: AnsibleModule, spec: Spec, state: Path, timeout: float) -> 
 
     from turbokube.api.credentials import from_kubeconfig
     from turbokube.workload import fleet
-    from turbokube.workload.objects import Carrier, namespace_of
+    from turbokube.workload.pods import Carrier, namespace_of
 
     wish, how = module.params, module.params["stateful_set"]
     cluster = from_kubeconfig(how["kubeconfig"], how["context"])

@@ -8,7 +8,7 @@ import dataclasses
 import time
 from collections.abc import Coroutine, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import msgspec
 
@@ -24,14 +24,16 @@ from turbokube.bundle.reader import Reader
 from turbokube.bundle.writer import BundleError, Writer
 from turbokube.load.kinds import KINDS
 from turbokube.load.pacing import Gate
-from turbokube.load.phase import RUN_LABEL, LoadError, Phase
+from turbokube.load.phase import RUN_LABEL, SEGMENT_LABEL, LoadError, Phase
 from turbokube.load.work import Context, Outcome, Work, carry_out, connections
 from turbokube.measure import counts, fidelity, sli
-from turbokube.measure.observer import Observer
+from turbokube.measure.observer import Observer, Progress, recorded
 from turbokube.measure.scrape import Scraper
 from turbokube.measure.series import Metrics
 from turbokube.measure.verdict import lease_interval, lease_period
 from turbokube.predict import machine
+from turbokube.profile.phases import Create, pods_of
+from turbokube.workload.job import LoadJob
 
 from . import facts
 from .guards import Guards, Trip
@@ -39,6 +41,7 @@ from .progress import PhaseProgress, Rate
 from .witness import Witnesses
 
 _ANSWER_WITHIN_S = 15.0  # an API server must answer when a run is opened
+_NOBODY = "none"  # the segment of no pod
 _TICK_S = 0.1  # of the event loop's lag sampler
 
 
@@ -50,6 +53,27 @@ class RunSpec(msgspec.Struct, kw_only=True):
     target: Target
     scrape_interval: float = 15.0
     extra_components: list[Component] = []
+    segment: str = ""  # of whose pods this agent is the witness, where several share a run
+    job: LoadJob | None = None  # the pods that fire the load and watch its pods in this agent's place
+
+
+@runtime_checkable
+class Elsewhere(Protocol):
+    """A kind of load whose pods others than this agent watch."""
+
+    @property
+    def seen(self) -> Progress:
+        """What they have seen."""
+        ...
+
+    @property
+    def span(self) -> tuple[float, float] | None:
+        """When they began and ended (wall clock), once they have."""
+        ...
+
+    async def halt(self, why: str) -> None:
+        """End them before they have."""
+        ...
 
 
 @dataclasses.dataclass
@@ -81,7 +105,10 @@ class Session:
         observer, scraper = spec.target.credential("observer"), spec.target.credential("scraper")
         servers = spec.target.addresses(observer)
         self._transport = Http1(observer, servers, size=2, user_agent="turbokube-observer")
-        self.observer = Observer(self._transport, self.writer, f"{RUN_LABEL}={spec.run}")
+        selector = f"{RUN_LABEL}={spec.run}"
+        segment = spec.segment or (_NOBODY if spec.job else "")
+        pods = f"{selector},{SEGMENT_LABEL}={segment}" if segment else ""
+        self.observer = Observer(self._transport, self.writer, selector, pods=pods)
         components = [*spec.target.components, *spec.target.fronts(), *spec.extra_components]
         self.scraper = Scraper(self.writer, scraper, components, spec.scrape_interval)
         self._background: list[asyncio.Task[None]] = []
@@ -183,10 +210,21 @@ class Session:
             return False
         new = [phase for phase in due if phase.name not in self._under_way]
         contexts = [self._context(phase) for phase in new]
-        works = [KINDS[context.phase.kind](context) for context in contexts]  # all, before the first begins
+        works = [self._work_of(context) for context in contexts]  # all, before the first begins
         for work, context in zip(works, contexts, strict=True):
             self._begin(work, context)
         return bool(due)
+
+    def _work_of(self, context: Context) -> Work:
+        if self.spec.job is None:
+            return KINDS[context.phase.kind](context)
+        from .distributed import Distributed  # here: few runs need it
+
+        return Distributed(context, self.spec, self.spec.job)
+
+    def knows(self, name: str) -> bool:
+        """Whether the run has a phase of that name."""
+        return name in self._phases
 
     def _due(self, phase: Phase) -> bool:
         """Whether the phase has not ended; raises LoadError if it was begun as something else."""
@@ -245,18 +283,33 @@ class Session:
             if not (note := self._under_way[name].stop_note):
                 return  # the agent ends; the phase goes on with the next one
             outcome = Outcome("stopped", note)
+            if isinstance(work, Elsewhere):
+                await work.halt(note)
         except Exception as error:
             outcome = Outcome("stopped", f"{type(error).__name__}: {error}")
         finally:
             await context.transport.close()
         self.observer.write()
-        self._keep(name, state=outcome.state, note=outcome.note, ended=time.time())
+        ended = time.time()
+        if isinstance(work, Elsewhere):
+            ended = self._take_over(name, work)
+        self._keep(name, state=outcome.state, note=outcome.note, ended=ended)
         self._words[name] = work.words()
         with contextlib.suppress(BundleError):  # which _watch_ourselves tells
             await asyncio.to_thread(self.writer.flush)  # who is told of the end finds it in the bundle
         del self._under_way[name]
         if outcome.state == "stopped":
             self.stop_phase(f"phase {name} beside it was stopped")
+
+    def _take_over(self, name: str, work: Elsewhere) -> float:
+        """Have what others did as one's own; when they ended."""
+        if work.span is None:
+            return time.time()
+        with contextlib.suppress(BundleError):
+            self.writer.flush()
+        self.ledger = Ledger(self.writer)
+        self._phases[name]["started"] = work.span[0]
+        return work.span[1]
 
     def stop_phase(self, note: str) -> None:
         """End the phases under way, for this reason."""
@@ -297,9 +350,11 @@ class Session:
     def progress(self, name: str) -> PhaseProgress:
         """How far a phase is. Raises LoadError if there is none of that name."""
         phase, row = self._spec(name), self._phases[name]
-        seen = self.observer.progress([phase.namespace(index) for index in phase.indices])
         one = self._under_way.get(name)
+        seen = self._seen(phase)
         intended = sum(entry.replicas for entry in self.ledger.of(name))
+        if self.spec.job and isinstance(phase, Create):
+            intended = pods_of(phase)
         return PhaseProgress(
             phase=name,
             kind=phase.kind,
@@ -317,6 +372,15 @@ class Session:
             paused=not self.gate.is_open,
             away=self.scraper.away(),
         )
+
+    def _seen(self, phase: Phase) -> Progress:
+        """The pods of a phase, as those know who watch them."""
+        spaces = [phase.namespace(index) for index in phase.indices]
+        if self.spec.job is None:
+            return self.observer.progress(spaces)
+        one = self._under_way.get(phase.name)
+        work = one.work if one is not None else None
+        return work.seen if isinstance(work, Elsewhere) else recorded(self.folder, spaces)
 
     # what watches over it
 
@@ -348,8 +412,7 @@ class Session:
             phase, sender = one.context.phase, one.context.sender
             rows.append((now, "send", sender.lag))
             sender.lag = 0.0
-            spaces = [phase.namespace(index) for index in phase.indices]
-            one.rate.add(now, self.observer.progress(spaces).running)
+            one.rate.add(now, self._seen(phase).running)
         self.writer.insert("lag", rows)
 
     def pause(self) -> None:
@@ -406,7 +469,8 @@ class Session:
             self._meta["object_bytes"] = await counts.bytes_each(self._transport, f"{RUN_LABEL}={self.spec.run}")
         except (ApiError, Unreachable) as error:
             errors["object_bytes"] = str(error)
-        seen = {"pods": self.observer.there(), "nodes": self.observer.node_counts()[0]}
+        there = recorded(self.folder).created if self.spec.job else self.observer.there()
+        seen = {"pods": there, "nodes": self.observer.node_counts()[0]}
         self.writer.insert("counts", [(time.time(), "observer", name, count) for name, count in seen.items()])
         return errors
 

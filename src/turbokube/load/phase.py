@@ -6,6 +6,7 @@ from turbokube.profile import phases
 from turbokube.profile.phase_rules import check
 
 RUN_LABEL = "turbokube.io/run"
+SEGMENT_LABEL = "turbokube.io/segment"  # of pods, where several load generators share a phase
 Phase = phases.Phase
 
 

@@ -22,7 +22,7 @@ from turbokube.api.transport import Transport
 from turbokube.profile.phases import BUILT_IN, Create, ObjectSet
 
 from . import resources
-from .phase import RUN_LABEL, LoadError
+from .phase import RUN_LABEL, SEGMENT_LABEL, LoadError
 from .resources import CRD, Resource
 
 # Where a kind has the template of its pods, and how it is known that those are there: "pods" counts them, the others
@@ -232,6 +232,7 @@ class _Set:
         return {
             **self._values(namespace, index),
             "run": phase.run,
+            "segment": phase.segment,
             "namespace_index": namespace,
             "index": index,
             "replicas": self.asked.replicas,
@@ -269,6 +270,8 @@ class _Set:
         if self.pods is not None:
             template = _pod_template(made, self.pods)
             _label(template.setdefault("metadata", {}), variables["run"])
+            if variables["segment"]:
+                template["metadata"]["labels"][SEGMENT_LABEL] = variables["segment"]
             if template["metadata"]["labels"].setdefault("app", metadata["name"]) != metadata["name"]:
                 raise LoadError("template must give its pods no label app but the object's name")
             replicas, stateless = _replicas(made), _stateless(made, template)

@@ -7,6 +7,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 from datetime import datetime
+from pathlib import Path
 
 import msgspec
 
@@ -128,13 +129,20 @@ class _Owner:
 class Observer:
     """Watches what carries the label `selector`, keeps the clocks, and writes what has changed.
 
+    `pods`: a selector of their own, where others watch the rest of them.
     `lag` is the worst time (seconds) that an event waited here for its turn since it was last read.
     """
 
-    def __init__(self, transport: Transport, writer: Writer, selector: str, clock: Callable[[], float] = time.time):
-        query = {"labelSelector": selector}
-        self.pods = ListWatch(transport, "/api/v1/pods", _Pod, query)
-        self.nodes = ListWatch(transport, "/api/v1/nodes", _Node, query)
+    def __init__(
+        self,
+        transport: Transport,
+        writer: Writer,
+        selector: str,
+        clock: Callable[[], float] = time.time,
+        pods: str = "",
+    ):
+        self.pods = ListWatch(transport, "/api/v1/pods", _Pod, {"labelSelector": pods or selector})
+        self.nodes = ListWatch(transport, "/api/v1/nodes", _Node, {"labelSelector": selector})
         self._writer = writer
         self._clock = clock
         self._pods: dict[str, bytes] = {}  # uid → packed clocks
@@ -388,6 +396,17 @@ class Observer:
         await asyncio.sleep(0)
         if since and not self._burst:
             self._begin_burst(since)
+
+
+def recorded(folder: Path, namespaces: list[str] | None = None) -> Progress:
+    """What a bundle's table of pods says of these namespaces, which follow each other in name; of all without."""
+    sql = (
+        "SELECT count(*), count(bound_seen), count(running_seen) FROM pods"
+        " WHERE deleted_seen IS NULL AND namespace BETWEEN ? AND ?"
+    )
+    first, last = (min(namespaces), max(namespaces)) if namespaces else ("", "\uffff")
+    with Reader(folder) as reader:
+        return Progress(*reader.query(sql, first, last)[0])
 
 
 def _seconds(moment: datetime | None) -> float | None:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import msgspec
 
 from .phase_rules import check, check_together, nearest
-from .phases import KINDS, Create, ObjectSet, Phase, Replay
+from .phases import KINDS, Common, Create, ObjectSet, Phase, Replay
 
 
 class Defaults(msgspec.Struct, frozen=True, kw_only=True):
@@ -158,7 +158,8 @@ def _phase(
 def _filled(raw: dict[str, Any], struct: type[Phase], defaults: Defaults, of: Create | None) -> dict[str, Any]:
     """With the run's settings, or the namespaces of the phase that it is of, where the phase says nothing."""
     settings = msgspec.to_builtins(defaults)
-    names = {"run", "seed", "namespaces", "concurrency", "deadline"} | (Create.internal if struct is Create else set())
+    names = {"run", "seed", "namespaces", "concurrency", "deadline"}
+    names |= Create.internal - Common.internal if struct is Create else set()
     if of is not None:
         settings["namespaces"], settings["first_namespace"] = of.namespaces, of.first_namespace
         names |= {"first_namespace"}

@@ -61,13 +61,14 @@ class ObjectSet(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Common(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag=str.lower):
     """What every phase may be told. Durations and deadlines are in seconds, rates per second; rate 0: closed loop.
 
-    `run` and `seed` are the run's, not the user's.
+    `run`, `seed` and `segment` are the run's, not the user's.
     """
 
-    internal: ClassVar[frozenset[str]] = frozenset({"run", "seed"})
+    internal: ClassVar[frozenset[str]] = frozenset({"run", "seed", "segment"})
 
     run: str = ""
     seed: int = 0
+    segment: str = ""  # which one of several load generators this is for; its pods are labelled with it
     name: str
     deadline: float = 1800.0
     rate: float | Shape = 0.0

@@ -21,10 +21,11 @@ from ..predict import coefficients
 from ..vnode import replica
 from ..vnode.fleet import FleetError, Result, same_birth
 from ..vnode.nodes import LEASES, NODES
-from ..vnode.spec import RUN_LABEL, Spec, SpecError, Start, check
-from . import objects, room
+from ..vnode.spec import Spec, SpecError, Start, check
+from . import objects, pods, room
 from .cluster import Bare, Cluster, Meta, WorkloadError, path_of
-from .objects import FLEET, Carrier
+from .objects import FLEET
+from .pods import PORT, RUN_LABEL, Carrier
 
 T = TypeVar("T")
 _POLL = 0.5  # seconds between two looks
@@ -203,9 +204,9 @@ class _Present:
             result.before = self._compare(before)
         await self._assert_room(cluster)
         wanted = [
-            *objects.ground(spec.run, carrier.namespace),
+            *pods.ground(spec.run, carrier.namespace),
             objects.secret(self._start, self._pem, carrier.namespace),
-            objects.stateful_set(self._start, self._pem, carrier, self._replicas, carrier.cpu, carrier.memory),
+            objects.stateful_set(self._start, self._pem, carrier, self._replicas),
         ]
         for one in wanted:
             result.changed |= await cluster.apply(one, dry_run=check_mode)
@@ -213,7 +214,7 @@ class _Present:
             return result
         if wait:
             await self._wait(cluster)
-            result.status = await self._in_target(shrunk=before is not None and before.spec.replicas > self._replicas)
+            result.status = await self._in_target()
         result.components = await self._components(cluster)
         return result
 
@@ -234,11 +235,11 @@ class _Present:
 
     async def _assert_room(self, cluster: Cluster) -> None:
         nodes = await cluster.items("/api/v1/nodes", room.Node)
-        pods = await cluster.items("/api/v1/pods", room.Pod)
-        mine = objects.labels(self._spec.run).items()
+        there = await cluster.items("/api/v1/pods", room.Pod)
+        mine = pods.labels(self._spec.run, FLEET).items()
         others = [
             pod
-            for pod in pods
+            for pod in there
             if pod.metadata.namespace != self._carrier.namespace or not mine <= pod.metadata.labels.items()
         ]
         need = room.Need(room.quantity(self._carrier.cpu), room.quantity(self._carrier.memory))
@@ -254,10 +255,10 @@ class _Present:
             now = await cluster.find("StatefulSet", FLEET, self._carrier.namespace, _Set)
             if now is not None and now.there:
                 return
-            pods = await cluster.items(self._pods, room.Pod, objects.selector(self._spec.run))
-            await self._release(cluster, pods)
-            late = [pod for pod in pods if not pod.ready and not pod.metadata.deletion_timestamp]
-            if words := next(filter(None, map(_hopeless, pods)), ""):
+            there = await cluster.items(self._pods, room.Pod, pods.selector(self._spec.run, FLEET))
+            await self._release(cluster, there)
+            late = [pod for pod in there if not pod.ready and not pod.metadata.deletion_timestamp]
+            if words := next(filter(None, map(_hopeless, there)), ""):
                 raise WorkloadError(words)
             if time.monotonic() > self._deadline:
                 ready = now.status.ready_replicas if now else 0
@@ -265,9 +266,9 @@ class _Present:
                 raise WorkloadError(f"{words}{await self._why(cluster, late[0]) if late else ''}")
             await asyncio.sleep(_POLL)
 
-    async def _release(self, cluster: Cluster, pods: list[room.Pod]) -> None:
+    async def _release(self, cluster: Cluster, there: list[room.Pod]) -> None:
         """Let go of pods whose worker is gone: a StatefulSet waits to be told that they ended, and nobody is there."""
-        ending = [pod for pod in pods if pod.metadata.deletion_timestamp]
+        ending = [pod for pod in there if pod.metadata.deletion_timestamp]
         if not ending:
             return
         alive = {node.metadata.name for node in await cluster.items("/api/v1/nodes", room.Node) if node.ready}
@@ -280,19 +281,19 @@ class _Present:
         path = f"{self._pods}/{pod.metadata.name}"
         if not pod.spec.node_name:
             return f"; {pod.metadata.name} is on no worker yet"
-        said = await cluster.text(f"{path}:{replica.PORT}/proxy/readyz")
+        said = await cluster.text(f"{path}:{PORT}/proxy/readyz")
         log = await cluster.text(f"{path}/log?tailLines=5")
         return f"; {pod.metadata.name} on {pod.spec.node_name}: {said[:300]}; its last lines:\n{log[-1000:]}"
 
     # the target
 
-    async def _in_target(self, *, shrunk: bool) -> dict[str, Any]:
+    async def _in_target(self) -> dict[str, Any]:
         """Remove what replicas that are gone have left, then see that all others' Nodes are Ready."""
         async with _asking(self._target) as api:
-            if shrunk:
-                await _sweep(api, self._spec)
             while True:
                 nodes = await api.items(NODES, room.Node, f"{RUN_LABEL}={self._spec.run}")
+                if len(nodes) > self._spec.count:
+                    await _sweep(api, self._spec)
                 ready = sum(node.ready for node in nodes)
                 if ready == len(nodes) == self._spec.count:
                     return {"joined": len(nodes), "ready": ready}
@@ -305,7 +306,7 @@ class _Present:
 
     async def _components(self, cluster: Cluster) -> list[Component]:
         """The replicas for the scraper, which is given a token for that alone."""
-        path = f"{path_of('ServiceAccount', objects.SCRAPER, self._carrier.namespace)}/token"
+        path = f"{path_of('ServiceAccount', pods.SCRAPER, self._carrier.namespace)}/token"
         asked = {
             "apiVersion": "authentication.k8s.io/v1",
             "kind": "TokenRequest",
@@ -323,7 +324,7 @@ class _Present:
                 name=f"{FLEET}-{number}",
                 kind="fleet",
                 url=cluster.credential.server,
-                metrics_path=f"{self._pods}/{FLEET}-{number}:{replica.PORT}/proxy/metrics",
+                metrics_path=f"{self._pods}/{FLEET}-{number}:{PORT}/proxy/metrics",
                 ca_file=str(folder / "scraper.ca") if cluster.credential.ca else None,
                 token_file=str(folder / "scraper.token"),
             )

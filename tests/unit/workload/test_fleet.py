@@ -12,7 +12,7 @@ from turbokube.api.credentials import Credential
 from turbokube.api.target import Target
 from turbokube.vnode import replica
 from turbokube.vnode.spec import Spec, SpecError, Start
-from turbokube.workload import fleet, objects
+from turbokube.workload import fleet, objects, pods
 
 _SPEC = Spec(run="trial", count=512, block=64)
 _SERVER = "https://198.51.100.21:6443"
@@ -76,29 +76,32 @@ def test_the_credential_is_in_the_secret_and_nowhere_else():
     read = msgspec.json.decode(data[replica.START], type=Start)
     assert read.credential.pem_file == "/etc/turbokube/client.pem"
     assert (read.credential.certificate, read.credential.key, read.servers) == (None, None, [_SERVER])
-    carrier = objects.Carrier(namespace="turbokube-trial", image="localhost/turbokube:1")
-    for other in [*objects.ground("trial", "n"), objects.stateful_set(start, pem, carrier, 8, "1m", "1Mi")]:
+    carrier = pods.Carrier(namespace="turbokube-trial", image="localhost/turbokube:1")
+    for other in [*pods.ground("trial", "n"), objects.stateful_set(start, pem, carrier, 8)]:
         assert "KEY" not in json.dumps(other)
 
 
 def test_pods_are_made_anew_for_what_they_are_told_and_not_for_their_number():
-    carrier = objects.Carrier(namespace="n", image="i:1")
+    carrier = pods.Carrier(namespace="n", image="i:1")
 
     def template(replicas=8, pem="PEM", **changes):
         start, _ = told(**changes)
-        return objects.stateful_set(start, pem, carrier, replicas, "1m", "1Mi")["spec"]["template"]
+        return objects.stateful_set(start, pem, carrier, replicas)["spec"]["template"]
 
     assert template() == template(replicas=2, count=128)
     assert template() != template(pem="renewed")
     assert template() != template(start_delay="2")
 
 
+def test_pods_are_asked_where_they_answer():
+    assert (replica.PORT, str(replica.FOLDER)) == (pods.PORT, pods.FOLDER)
+
+
 def test_a_pod_may_do_nothing():
     start, pem = told()
-    carrier = objects.Carrier(
-        namespace="n", image="i:1", node_selector={"pool": "fleet"}, tolerations=[{"key": "mine"}]
-    )
-    made = objects.stateful_set(start, pem, carrier, 8, "12m", "40Mi")
+    own = {"cpu": "12m", "memory": "40Mi", "node_selector": {"pool": "fleet"}, "tolerations": [{"key": "mine"}]}
+    carrier = pods.Carrier(namespace="n", image="i:1", **own)
+    made = objects.stateful_set(start, pem, carrier, 8)
     spec = made["spec"]["template"]["spec"]
     (container,) = spec["containers"]
     assert spec["automountServiceAccountToken"] is False
@@ -128,7 +131,7 @@ def test_requests_grow_with_vnodes_and_their_pods():
     ("run", "namespace"), [("trial", "turbokube-trial"), ("1k.A_b", "turbokube-1k-a-b"), ("x" * 62 + "-", None)]
 )
 def test_a_runs_namespace_is_a_good_name(run, namespace):
-    found = objects.namespace_of(run)
+    found = pods.namespace_of(run)
     assert namespace is None or found == namespace
     assert len(found) <= 63
     assert not found.endswith("-")
