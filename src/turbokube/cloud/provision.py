@@ -67,18 +67,18 @@ class Provision:
         names = {(thing.kind, thing.name) for thing in things}
         for tag in (wanted.tag, *(wanted.group_tag(group.name) for group in wanted.groups)):
             if ("tag", tag) not in names:
-                self._make("tag", {"name": tag})
+                self._once("tag", {"name": tag})
         for thing in things:
             if thing.kind == "SSH key" and thing.raw["public_key"].split()[:2] != self._key.split()[:2]:
                 self._cloud.delete("SSH key", thing.key)  # of a folder that is lost
                 names.discard(("SSH key", thing.name))
         if ("SSH key", wanted.tag) not in names:
-            self._make("SSH key", {"name": wanted.tag, "public_key": self._key})
+            self._once("SSH key", {"name": wanted.tag, "public_key": self._key})
         if ("VPC", wanted.tag) not in names:
-            self._make("VPC", {"name": wanted.tag, "region": wanted.region, "ip_range": wanted.network})
+            self._once("VPC", {"name": wanted.tag, "region": wanted.region, "ip_range": wanted.network})
         for body in _firewalls(wanted):
             if ("firewall", body["name"]) not in names:
-                self._make("firewall", body)
+                self._once("firewall", body)
         made = {thing.kind: thing for thing in held(self._cloud, wanted.tag, ("VPC", "SSH key"))}
         self._vpc, self._fingerprint = made["VPC"].key, made["SSH key"].raw["fingerprint"]
 
