@@ -165,6 +165,7 @@ def _conditions(
         ("Load", _load(profile, facts) if profile else ""),
         ("Objects", _objects(profile) if profile else ""),
         ("Requests of the load", loads.mix(facts)),
+        ("Load generators", loads.generators(meta.get("segments") or [])),
         ("Bytes of one object", _words({k: f"{v:,}" for k, v in (meta.get("object_bytes") or {}).items()})),
         ("Lease", f"every {facts.lease_interval:g} s, lasts {profile.get('turbokube_lease_duration_s', 40)} s"),
         ("Machine", ", ".join(machine)),

@@ -135,3 +135,17 @@ def namespace_times(rows: Iterable[tuple[str, float, float]]) -> dict[str, Any]:
     values = array("d", sorted(max(0.0, end - begin) for _, begin, end in rows))
     found = percentiles(values, 0)
     return {"n": len(values), **found, "words": {name: seconds_words(value) for name, value in found.items()}}
+
+
+def generators(segments: list[dict[str, Any]]) -> str:
+    """How many pods shared the load, and how evenly; empty where the agent fired it alone."""
+    if not segments:
+        return ""
+    shares = [one["running"] for one in segments]
+    begun = [one["started"] for one in segments]
+    took = [one["ended"] - one["started"] for one in segments if one["ended"]]
+    workers = len({one.get("worker") for one in segments})
+    where = f"{len(segments)} in pods on {workers} worker{'s' * (workers > 1)}"
+    return f"{where}: {min(shares):,} to {max(shares):,} pods each, begun within {max(begun) - min(begun):.2f} s" + (
+        f", at work for {min(took):.1f} to {max(took):.1f} s" if took else ""
+    )

@@ -25,7 +25,7 @@ from .spec import Start
 ORDINAL = "TURBOKUBE_ORDINAL"  # environment: the pod's number in its StatefulSet
 FOLDER = Path("/etc/turbokube")
 START = "start.json"
-PORT = 10255  # where a kubelet had its read-only port
+PORT = 10255  # as workload/pods.py has it
 
 
 def main() -> None:

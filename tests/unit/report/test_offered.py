@@ -117,3 +117,15 @@ def test_the_mix_of_requests_and_the_watches_that_were_held_are_told(bundle: Bun
         {"phase": "c", "resource": "pods", "held": 5, "opened": 5, "resumed": 1, "failed": 1, "events": 40,
          "bytes": 1000, "seconds": 2},
     ]  # fmt: skip
+
+
+def test_load_generators_are_told_with_how_even_they_were():
+    def segment(running: int, started: float, ended: float | None, worker: str) -> dict[str, object]:
+        return {"running": running, "started": started, "ended": ended, "worker": worker}
+
+    assert loads.generators([]) == ""
+    even = [segment(1200, 10.0, 20.0, "a"), segment(1300, 10.05, 22.5, "b"), segment(1200, 10.0, None, "b")]
+    words = "3 in pods on 2 workers: 1,200 to 1,300 pods each, begun within 0.05 s, at work for 10.0 to 12.4 s"
+    assert loads.generators(even) == words
+    alone = "1 in pods on 1 worker: 5 to 5 pods each, begun within 0.00 s"
+    assert loads.generators([segment(5, 1.0, None, "a")]) == alone
