@@ -14,7 +14,8 @@ description:
   - Writes an archive in OCI's layout, which C(ctr images import) takes, of the Python that this module runs with, its
     standard library, the library turbokube with what its engine and its agent import, and the shared libraries that any
     of them is linked with. There is nothing else in it, no distribution and no shell.
-  - No registry is asked, and no image built upon. The workers need the builder's architecture, and nothing of it else.
+  - No registry is asked unless O(push=true), and no image built upon. The workers need the builder's architecture, and
+    nothing of it else.
   - The image's tag is the library's version and a digest of all that is in it.
 author:
   - TurboKube authors (@turbokube)
@@ -39,6 +40,22 @@ options:
     description: What the image's name begins with.
     type: str
     default: localhost/turbokube
+  push:
+    description: Whether to send the image to the registry that O(repository) begins with, over HTTPS, unless it has it.
+    type: bool
+    default: false
+  registry_url:
+    description: The registry's URL, where it is not C(https://) and its host.
+    type: str
+    default: ""
+  username:
+    description: Who the registry knows.
+    type: str
+    default: ""
+  password:
+    description: By what.
+    type: str
+    default: ""
 """
 
 EXAMPLES = r"""
@@ -46,6 +63,14 @@ EXAMPLES = r"""
   turbokube.scale.library_image:
     folder: /srv/images
   register: packed
+
+- name: Pack it for a cluster whose workers are reached by nobody
+  turbokube.scale.library_image:
+    folder: /srv/images
+    repository: registry.example.com/load/turbokube
+    push: true
+    username: me
+    password: "{{ lookup('ansible.builtin.env', 'REGISTRY_PASSWORD') }}"
 """
 
 RETURN = r"""
@@ -70,6 +95,7 @@ from ansible_collections.turbokube.scale.plugins.module_utils import _python
 from ansible_collections.turbokube.scale.plugins.module_utils._binaries import SourceError, architecture
 from ansible_collections.turbokube.scale.plugins.module_utils._image import Image, write_archive
 from ansible_collections.turbokube.scale.plugins.module_utils._library import library_module
+from ansible_collections.turbokube.scale.plugins.module_utils._registry import Registry, RegistryError, split
 
 
 def write(path: pathlib.Path, reference: str, files: _python.Files) -> None:
@@ -86,12 +112,27 @@ def write(path: pathlib.Path, reference: str, files: _python.Files) -> None:
                 other.unlink()
 
 
+def pushed(wish: dict[str, t.Any], path: str, reference: str, check_mode: bool) -> bool:
+    """Have the registry have the image; whether that changed it."""
+    host, repository, tag = split(reference)
+    registry = Registry(wish["registry_url"] or f"https://{host}", repository, wish["username"], wish["password"])
+    if registry.has(tag):
+        return False
+    if not check_mode:
+        registry.push(path, tag)
+    return True
+
+
 def main() -> t.NoReturn:
     """Write the archive unless it is there."""
     module = library_module(
         {
             "folder": {"type": "path", "required": True},
             "repository": {"type": "str", "default": "localhost/turbokube"},
+            "push": {"type": "bool", "default": False},
+            "registry_url": {"type": "str", "default": ""},
+            "username": {"type": "str", "default": ""},
+            "password": {"type": "str", "default": "", "no_log": True},
         },
         supports_check_mode=True,
     )
@@ -105,7 +146,9 @@ def main() -> t.NoReturn:
         changed = not path.exists()
         if changed and not module.check_mode:
             write(path, reference, files)
-    except (OSError, _python.PythonError, SourceError) as error:
+        if module.params["push"]:
+            changed |= pushed(module.params, str(path), reference, module.check_mode)
+    except (OSError, _python.PythonError, SourceError, RegistryError) as error:
         module.fail_json(msg=str(error))
     module.exit_json(changed=changed, path=str(path), image=reference)
 
