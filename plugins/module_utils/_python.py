@@ -88,8 +88,9 @@ def _walk(folder: str) -> t.Iterator[str]:
             compiled = not here.endswith("__pycache__") or (
                 name.endswith(_COMPILED) and os.path.exists(f"{here}/../{name.removesuffix(_COMPILED)}.py")
             )
-            if compiled and not _NEEDLESS.fullmatch(name):
-                yield os.path.join(here, name)
+            path = os.path.join(here, name)
+            if compiled and not _NEEDLESS.fullmatch(name) and os.path.isfile(path):
+                yield path
 
 
 def _linked(binaries: list[str]) -> list[str]:
