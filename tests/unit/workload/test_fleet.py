@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
+import time
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -13,6 +16,7 @@ from turbokube.api.target import Target
 from turbokube.vnode import replica
 from turbokube.vnode.spec import Spec, SpecError, Start
 from turbokube.workload import fleet, objects, pods
+from turbokube.workload.cluster import WorkloadError
 
 _SPEC = Spec(run="trial", count=512, block=64)
 _SERVER = "https://198.51.100.21:6443"
@@ -135,3 +139,85 @@ def test_a_runs_namespace_is_a_good_name(run, namespace):
     assert namespace is None or found == namespace
     assert len(found) <= 63
     assert not found.endswith("-")
+
+
+class Workers:
+    """A fleet cluster: a StatefulSet whose status is what its pods are, and Nodes that may be gone."""
+
+    def __init__(self, **pods: tuple[str, bool, bool]) -> None:
+        """`pods`: worker, Ready, being deleted."""
+        self.pods = pods
+        self.alive = {"worker-0"}
+        self.deleted: list[tuple[str, int | None]] = []
+        self.waiting: dict[str, str] = {}
+
+    async def find(self, kind, name, namespace, as_):
+        ready = sum(ready for _, ready, _ in self.pods.values())
+        status = {"observedGeneration": 1, "replicas": len(self.pods), "readyReplicas": ready}
+        return msgspec.convert({"metadata": {"generation": 1}, "spec": {"replicas": 2}, "status": status}, as_)
+
+    async def items(self, path, as_, selector=""):
+        if path == "/api/v1/nodes":
+            names = ("worker-0", "worker-1")
+            return [msgspec.convert(self._node(name), as_) for name in names]
+        return [msgspec.convert(self._pod(name, *what), as_) for name, what in self.pods.items()]
+
+    def _node(self, name):
+        ready = {"type": "Ready", "status": "True" if name in self.alive else "Unknown"}
+        return {"metadata": {"name": name}, "status": {"conditions": [ready]}}
+
+    def _pod(self, name, worker, ready, ending):
+        waiting = self.waiting.get(name)
+        return {
+            "metadata": {"name": name, "deletionTimestamp": "now" if ending else ""},
+            "spec": {"nodeName": worker},
+            "status": {
+                "conditions": [{"type": "Ready", "status": str(ready)}],
+                "containerStatuses": [{"state": {"waiting": {"reason": waiting, "message": "no"}}}] if waiting else [],
+            },
+        }
+
+    async def delete(self, path, *, grace_s=None):
+        name = path.rpartition("/")[2]
+        self.deleted.append((name, grace_s))
+        self.pods[name] = ("worker-0", True, False)  # the StatefulSet's next one of the name
+
+    async def text(self, path):
+        return "3 of 64 vnodes are Ready in the target" if path.endswith("readyz") else "the last words"
+
+
+async def wait(workers: Workers, seconds: float = 5.0) -> None:
+    start, pem = told()
+    carrier = pods.Carrier(namespace="n", image="i:1")
+    spec = msgspec.structs.replace(_SPEC, count=128)
+    target = Known(name="t", servers=[_SERVER])
+    await fleet._Present(target, start, pem, carrier, Path("state"), spec, time.monotonic() + seconds)._wait(workers)
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch):
+    monkeypatch.setattr(fleet, "_POLL", 0.01)
+
+
+def test_pods_on_a_worker_that_is_gone_are_let_go_of_and_no_others():
+    workers = Workers(**{"fleet-0": ("worker-1", False, True), "fleet-1": ("worker-0", True, False)})
+    asyncio.run(wait(workers))
+    assert workers.deleted == [("fleet-0", 0)]
+
+
+def test_a_pod_that_a_living_worker_ends_is_awaited():
+    workers = Workers(**{"fleet-0": ("worker-0", False, True), "fleet-1": ("worker-0", True, False)})
+    with pytest.raises(WorkloadError, match=r"in time only 1 of 2 pods of 64 vnodes are Ready$"):
+        asyncio.run(wait(workers, 0.1))
+    assert workers.deleted == []
+
+
+def test_what_keeps_a_pod_from_being_ready_is_told():
+    workers = Workers(**{"fleet-0": ("worker-0", False, False), "fleet-1": ("worker-0", True, False)})
+    with pytest.raises(
+        WorkloadError, match=r"fleet-0 on worker-0: 3 of 64 vnodes are Ready.*its last lines:\nthe last"
+    ):
+        asyncio.run(wait(workers, 0.1))
+    workers.waiting["fleet-0"] = "ErrImageNeverPull"
+    with pytest.raises(WorkloadError, match="pod fleet-0 on worker-0 cannot start: ErrImageNeverPull, no"):
+        asyncio.run(wait(workers))
