@@ -21,8 +21,9 @@ from turbokube.bundle.reader import Reader
 from turbokube.daemon import process
 from turbokube.load.remove import remove
 from turbokube.measure import verdict
+from turbokube.measure.facts import Facts, limits_of
 from turbokube.measure.series import Metrics
-from turbokube.measure.verdict import Facts, Verdict
+from turbokube.measure.verdict import Verdict
 from turbokube.profile.phases import Create, ObjectSet, Phase
 from turbokube.vnode import fleet
 from turbokube.vnode.spec import Spec
@@ -78,7 +79,7 @@ class Run:
     def judged(self) -> tuple[Facts, Verdict]:
         """What the record is found to be."""
         with Reader(self.bundle) as reader:
-            limits = verdict.limits_of(reader.meta())
+            limits = limits_of(reader.meta())
             facts = verdict.gather(reader, Metrics(reader), limits)
             return facts, verdict.judge(facts, limits)
 

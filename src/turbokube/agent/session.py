@@ -27,10 +27,10 @@ from turbokube.load.pacing import Gate
 from turbokube.load.phase import RUN_LABEL, SEGMENT_LABEL, LoadError, Phase
 from turbokube.load.work import Context, Outcome, Work, carry_out, connections
 from turbokube.measure import counts, fidelity, sli
+from turbokube.measure.facts import lease_interval, lease_period
 from turbokube.measure.observer import Observer, Progress, recorded
 from turbokube.measure.scrape import Scraper
 from turbokube.measure.series import Metrics
-from turbokube.measure.verdict import lease_interval, lease_period
 from turbokube.predict import machine
 from turbokube.profile.phases import Create, pods_of
 from turbokube.workload.job import LoadJob

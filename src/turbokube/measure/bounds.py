@@ -9,15 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from turbokube.profile.limits import Known, known_limits
 
 from . import offered, pods, sli
+from .facts import Facts
+from .outcome import Bound
 from .series import Metrics, Series, Span, quantile_interval
-
-if TYPE_CHECKING:
-    from .verdict import Facts
 
 # With no slow call among 3 / (1 - q), the 95 % bound on the slow share is 1 - q ("rule of three").
 RULE_OF_THREE = 3.0
@@ -33,19 +32,6 @@ class Measured:
     words: str = ""
     why: str = ""
     above: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Bound:
-    """One limit that was set. `outcome`: pass, fail, inconclusive, or empty: not applicable."""
-
-    scope: str  # name of the phase; empty: the run
-    name: str
-    known: Known
-    limit: float
-    outcome: str
-    value: str
-    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from turbokube.profile.limits import Known
+
 from . import sli
 
 PASS, FAIL, INCONCLUSIVE = "PASS", "FAIL", "INCONCLUSIVE"
@@ -21,6 +23,19 @@ class Limit:
     outcome: str
     value: str
     limit: str
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """One limit that was set. `outcome`: pass, fail, inconclusive, or empty: not applicable."""
+
+    scope: str  # name of the phase; empty: the run
+    name: str
+    known: Known
+    limit: float
+    outcome: str
+    value: str
     reason: str = ""
 
 

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from . import pods, sli
+from .facts import Facts
 from .outcome import REPORT, Limit, calls_words, during, gate, seconds_words, unknown, void
-
-if TYPE_CHECKING:
-    from .verdict import Facts
 
 Limits = Mapping[str, Any]
 Words = tuple[str, str, str]  # name, title and limit

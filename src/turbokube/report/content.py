@@ -9,11 +9,12 @@ from typing import Any
 
 from turbokube.bundle.reader import Reader
 from turbokube.measure import sli
+from turbokube.measure.facts import Facts, limits_of
 from turbokube.measure.outcome import clock, interval_words, seconds_words, span
 from turbokube.measure.pods import Startup
 from turbokube.measure.preconditions import Precondition
 from turbokube.measure.series import Metrics, quantile_interval
-from turbokube.measure.verdict import Facts, Verdict, gather, judge, limits_of
+from turbokube.measure.verdict import Verdict, gather, judge
 from turbokube.profile.schema import PREFIX, variables
 
 from . import experts, loads

@@ -6,7 +6,7 @@ from typing import Any
 
 from turbokube.bundle.reader import Reader
 from turbokube.measure import sli
-from turbokube.measure.verdict import Facts
+from turbokube.measure.facts import Facts
 from turbokube.profile.machines import CORE_HOUR_USD, Machines, machines
 from turbokube.profile.schema import PREFIX
 

@@ -12,11 +12,11 @@ from typing import Any
 
 from turbokube.bundle.reader import Reader
 from turbokube.measure import bottleneck
+from turbokube.measure.facts import Facts
 from turbokube.measure.offered import Offer, spec
 from turbokube.measure.outcome import seconds_words
 from turbokube.measure.pods import percentiles
 from turbokube.measure.series import Metrics
-from turbokube.measure.verdict import Facts
 
 CSV_HEAD = ("sequence", "time (ms)", "begin", "end")
 

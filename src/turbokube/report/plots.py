@@ -10,9 +10,9 @@ from typing import Any
 
 from turbokube.bundle.reader import Reader
 from turbokube.measure import sli
+from turbokube.measure.facts import Facts, lease_period
 from turbokube.measure.offered import INTENDED
 from turbokube.measure.series import Grid, Line, Metrics, Series, grid
-from turbokube.measure.verdict import Facts, lease_period
 
 _MOST_LINES = 9  # what a legend and a palette bear; the rest is summed up
 _CDF_POINTS = 200

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from turbokube.measure.verdict import load_limits
+from turbokube.measure.facts import load_limits
 from turbokube.profile.limits import check_limits, known_limits
 from turbokube.profile.schema import SLOS, ProfileError, validate
 

@@ -11,9 +11,9 @@ import pytest
 
 from tests.unit.report.hand import SLI, Bundle
 from turbokube.measure import bounds, verdict
-from turbokube.measure.bounds import Bound
+from turbokube.measure.facts import Facts, load_limits
+from turbokube.measure.outcome import Bound
 from turbokube.measure.series import Metrics
-from turbokube.measure.verdict import Facts
 from turbokube.profile.limits import known_limits
 
 NAMES = ("kube-apiserver-0", "etcd-0", "kube-scheduler-0", "kube-controller-manager-0")
@@ -46,7 +46,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     bundle.series("kube-apiserver-0", "apiserver_flowcontrol_rejected_requests_total", {100.0: 2.0, 200.0: 5.0})
     with bundle.read() as reader:
         metrics = Metrics(reader)
-        yield verdict.gather(reader, metrics, verdict.load_limits()), metrics
+        yield verdict.gather(reader, metrics, load_limits()), metrics
 
 
 def histogram(bundle: Bundle, component: str, metric: str, **labels: str) -> None:
@@ -69,7 +69,7 @@ def read(bundle: Bundle, limits: dict[str, float]) -> list[Bound]:
     bundle.phase("p", 100.0, 200.0, limits=limits)
     with bundle.read() as reader:
         metrics = Metrics(reader)
-        return list(verdict.gather(reader, metrics, verdict.load_limits()).bounds)
+        return list(verdict.gather(reader, metrics, load_limits()).bounds)
 
 
 @pytest.mark.parametrize("of_run", [False, True])
@@ -142,7 +142,7 @@ def test_a_closed_loop_has_no_achieved_share(bundle: Bundle) -> None:
 def test_a_phase_that_has_not_ended_is_not_judged(bundle: Bundle) -> None:
     bundle.phase("q", 100.0, None, "running", limits={"seconds": 5})
     with bundle.read() as reader:
-        (found,) = verdict.gather(reader, Metrics(reader), verdict.load_limits()).bounds
+        (found,) = verdict.gather(reader, Metrics(reader), load_limits()).bounds
     assert (found.outcome, found.reason) == ("inconclusive", "it has not ended")
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from tests.unit.report.hand import Bundle
 from turbokube.measure import verdict
+from turbokube.measure.facts import load_limits
 from turbokube.measure.series import Metrics
 from turbokube.report.cost import AGENTS, GIVEN, USED, cost, usd
 
@@ -21,7 +22,7 @@ def paid(bundle: Bundle, cpu_seconds: float = 0.0, elsewhere: int = 0, **setting
     for number in range(4):
         bundle.life(f"p{number}", "d", BEGIN + 1, BEGIN + 2 if number else None, BEGIN + 9 if number == 1 else None)
     with bundle.read() as reader:
-        facts = verdict.gather(reader, Metrics(reader), verdict.load_limits())
+        facts = verdict.gather(reader, Metrics(reader), load_limits())
         return cost(reader, facts, BEGIN, END, cpu_seconds)
 
 

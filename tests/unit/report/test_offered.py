@@ -6,6 +6,7 @@ import pytest
 
 from tests.unit.report.hand import Bundle
 from turbokube.measure import verdict
+from turbokube.measure.facts import load_limits
 from turbokube.measure.offered import Offer, bucket_percentiles, offers
 from turbokube.measure.series import Metrics
 from turbokube.report import loads
@@ -109,7 +110,7 @@ def test_the_mix_of_requests_and_the_watches_that_were_held_are_told(bundle: Bun
         bundle.rows("requests", (phase, 100, "pods", "x", 9, accepted, 0, 0, 0, 0.1, 0.1, 9))
     bundle.rows("watches", ("c", 121, "pods", 4, 4, 0, 0, 10, 900), ("c", 122, "pods", 5, 1, 1, 1, 30, 100))
     with bundle.read() as reader:
-        facts = verdict.gather(reader, Metrics(reader), verdict.load_limits())
+        facts = verdict.gather(reader, Metrics(reader), load_limits())
         held = loads.watches(reader, facts)
     assert loads.mix(facts) == "7 writes in JSON, 5 consistent lists in JSON, 3 cached gets in protobuf"
     assert loads.shapes(facts) == "a (create) at poisson 5, b (read) at 2/s, c (read)"

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from tests.unit.report.hand import Bundle
-from turbokube.measure import verdict
+from turbokube.measure.facts import load_limits
 from turbokube.measure.preconditions import Precondition, check, objects
 from turbokube.measure.series import Metrics
 
-RULE = verdict.load_limits()["preconditions"]
+RULE = load_limits()["preconditions"]
 
 
 def checked(bundle: Bundle, **meta: Any) -> dict[str, Precondition]:

@@ -14,17 +14,17 @@ import pytest
 from turbokube.bundle.reader import Reader
 from turbokube.bundle.writer import Writer
 from turbokube.measure import sli, verdict
-from turbokube.measure.bounds import Bound
+from turbokube.measure.facts import Facts, load_limits
 from turbokube.measure.fidelity import Fidelity
 from turbokube.measure.offered import Offer
-from turbokube.measure.outcome import FAIL, INCONCLUSIVE, PASS, Limit, interval_words
+from turbokube.measure.outcome import FAIL, INCONCLUSIVE, PASS, Bound, Limit, interval_words
 from turbokube.measure.pods import Pods, Starts, Startup
 from turbokube.measure.preconditions import Precondition
 from turbokube.measure.series import Metrics
-from turbokube.measure.verdict import Facts, Verdict
+from turbokube.measure.verdict import Verdict
 from turbokube.profile.limits import known_limits
 
-LIMITS = verdict.load_limits()
+LIMITS = load_limits()
 PODS = Pods(8192, 8192, 8192, 8192, 0, 0, 0, 0, 0, 0)
 OUTAGE = sli.Interruption(100.0, 112.0, "kube-apiserver-0", "connection refused", ours=False)
 
