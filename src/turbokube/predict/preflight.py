@@ -191,7 +191,7 @@ def _plan(found: Preflight, profile: Profile, layout: Mapping[str, int]) -> list
     else:
         parts = [f"{count} {kind}" for kind, count in layout.items() if kind not in ("fleet", "agent") and count]
         extra = f" and {profile.schedulers} extra" if profile.schedulers else ""
-        target = f"Kubernetes {profile.kubernetes_version}: {', '.join(parts)}{extra}"
+        target = f"Kubernetes {profile.kubernetes_version}: {', '.join(parts) or 'on hosts of its own'}{extra}"
     return [
         f"run: {found.run} {going_on}; its record is {found.bundle}",
         f"target: {target}",
