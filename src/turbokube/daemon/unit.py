@@ -83,7 +83,7 @@ def spawn(
     _ask("daemon-reload")
     _ask("reset-failed", unit.name, check=False)  # what was tried too often before is tried anew
     _ask("enable", "--quiet", unit.name)
-    _ask("restart", "--no-block", unit.name)
+    _ask("restart", unit.name)
     return unit
 
 
