@@ -184,7 +184,7 @@ EXPERIMENTS = {
     ),
     "apf-seats": Experiment(
         cause=Cause.SEATS,
-        settings={"rate": 4, "namespaces": 8, "deployments_per_namespace": 8},
+        settings={"rate": 6, "namespaces": 8, "deployments_per_namespace": 8},
         around=few_seats,
         levels=(Level(name="few", seats=1, senders=SENDERS),),
     ),
