@@ -24,7 +24,8 @@ import pytest
 
 from tests.integration.control_plane import ControlPlane
 from tests.integration.fleets import Fleet, wait_for
-from turbokube.agent.session import RunSpec, Session
+from turbokube.agent.session import Session
+from turbokube.agent.spec import RunSpec
 from turbokube.api.credentials import Credential
 from turbokube.api.http1 import Http1
 from turbokube.api.target import load_target

@@ -23,7 +23,8 @@ from turbokube.load.phase import LoadError, Phase, checked
 
 from .control import LEAVE_S, PAUSE_S, Controller
 from .progress import line
-from .session import RunSpec, Session
+from .session import Session
+from .spec import RunSpec
 
 log = logging.getLogger("turbokube.agent")
 _REFUSALS = (BundleError, LoadError, CredentialError, ApiError, Unreachable, msgspec.ValidationError)

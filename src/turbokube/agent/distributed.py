@@ -25,8 +25,7 @@ from turbokube.workload import job, pods
 from turbokube.workload.cluster import Cluster, Meta, path_of
 from turbokube.workload.job import LOAD, LoadJob
 
-from .segment import Begin, Said, Told
-from .session import RunSpec
+from .spec import Begin, RunSpec, Said, Told
 
 _POLL_S = 1.0  # between two looks at the segments
 _LEAD_S = 3.0  # in which all are told when to begin

@@ -18,7 +18,7 @@ from turbokube.load.phase import Phase
 from turbokube.profile.phases import Create, objects_of, pods_of
 
 from .client import AgentClient
-from .session import RunSpec
+from .spec import RunSpec
 
 
 def check(target: Target, bundle: Path, spec: dict[str, Any], run: str) -> None:

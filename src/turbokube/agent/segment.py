@@ -23,39 +23,13 @@ from turbokube.bundle.writer import FILE
 from turbokube.profile.phases import Create, Shape
 from turbokube.workload import job, pods
 
-from .session import RunSpec, Session
+from .session import Session
+from .spec import Begin, Said, Told
 
 log = logging.getLogger("turbokube.segment")
 _LINGER_S = 5.0  # after its bundle was fetched
 _CHUNK = 1 << 20
 _PATIENCE_S = 10.0  # for a request's head
-
-
-class Told(msgspec.Struct, kw_only=True):
-    """What all segments of a phase are told. `word`: what makes them begin."""
-
-    spec: RunSpec
-    phase: Create
-    segments: int
-    word: str
-
-
-class Said(msgspec.Struct, kw_only=True):
-    """What a segment says of itself; `state` is waiting, running, or what its phase ended as."""
-
-    state: str
-    note: str = ""
-    now: float = 0.0
-    created: int = 0
-    scheduled: int = 0
-    running: int = 0
-
-
-class Begin(msgspec.Struct, kw_only=True):
-    """When a segment begins (wall clock) and how long it may take (seconds)."""
-
-    at: float
-    deadline: float
 
 
 def cut(phase: Create, number: int, segments: int) -> Create:

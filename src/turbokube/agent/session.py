@@ -16,7 +16,6 @@ import turbokube
 from turbokube.api.build import server_build
 from turbokube.api.http1 import Http1
 from turbokube.api.http2 import Http2
-from turbokube.api.target import Component, Target
 from turbokube.api.transport import ApiError, Unreachable
 from turbokube.bundle import runs
 from turbokube.bundle.ledger import Ledger
@@ -33,28 +32,16 @@ from turbokube.measure.scrape import Scraper
 from turbokube.measure.series import Metrics
 from turbokube.predict import machine
 from turbokube.profile.phases import Create, pods_of
-from turbokube.workload.job import LoadJob
 
 from . import facts
 from .guards import Guards, Trip
 from .progress import PhaseProgress, Rate
+from .spec import RunSpec
 from .witness import Witnesses
 
 _ANSWER_WITHIN_S = 15.0  # an API server must answer when a run is opened
 _NOBODY = "none"  # the segment of no pod
 _TICK_S = 0.1  # of the event loop's lag sampler
-
-
-class RunSpec(msgspec.Struct, kw_only=True):
-    """What a run is: the same each time that its agent is started."""
-
-    run: str
-    profile: dict[str, Any] = {}
-    target: Target
-    scrape_interval: float = 15.0
-    extra_components: list[Component] = []
-    segment: str = ""  # of whose pods this agent is the witness, where several share a run
-    job: LoadJob | None = None  # the pods that fire the load and watch its pods in this agent's place
 
 
 @runtime_checkable

@@ -9,8 +9,8 @@ import msgspec
 import pytest
 
 from turbokube.agent import segment
-from turbokube.agent.segment import Begin, Said, Segment, Told, cut
-from turbokube.agent.session import RunSpec
+from turbokube.agent.segment import Segment, cut
+from turbokube.agent.spec import Begin, RunSpec, Said, Told
 from turbokube.api.target import Target
 from turbokube.profile.phases import Create, ObjectSet, Shape
 

@@ -13,7 +13,8 @@ import pytest
 from turbokube.agent import session as module
 from turbokube.agent.guards import Trip
 from turbokube.agent.progress import line
-from turbokube.agent.session import RunSpec, Session
+from turbokube.agent.session import Session
+from turbokube.agent.spec import RunSpec
 from turbokube.bundle.reader import Reader
 from turbokube.load.phase import LoadError
 from turbokube.load.work import Context
