@@ -13,8 +13,8 @@ import tarfile
 import typing as t
 import urllib.error
 import urllib.parse
-import urllib.request
 
+from ansible.module_utils.urls import open_url
 from ansible_collections.turbokube.scale.plugins.module_utils._image import MANIFEST
 
 _CHALLENGE = re.compile(r'(\w+)="([^"]*)"')
@@ -97,9 +97,8 @@ class Registry:
     def _once(self, method: str, url: str, body: bytes, headers: dict[str, str]) -> Answer:
         own = {"Authorization": self._authorization} if self._authorization else {}
         data = body if method in ("PUT", "POST") else None
-        request = urllib.request.Request(url, data=data, method=method, headers={**headers, **own})
         try:
-            with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer:
+            with open_url(url, data=data, method=method, headers={**headers, **own}, timeout=_TIMEOUT_S) as answer:
                 return Answer(answer.status, answer.headers, answer.read())
         except urllib.error.HTTPError as error:
             return Answer(error.code, error.headers, error.read())
@@ -109,14 +108,15 @@ class Registry:
 
 def split(image: str) -> tuple[str, str, str]:
     """The registry's host, the repository, the tag of an image's name."""
-    name, _, tag = image.rpartition(":")
-    host, _, repository = name.partition("/")
+    name, tag = image.rpartition(":")[::2]
+    host, repository = name.partition("/")[::2]
     return host, repository, tag
 
 
 def _read(tar: tarfile.TarFile, name: str) -> bytes:
     file = tar.extractfile(name)
-    assert file is not None
+    if file is None:
+        raise RegistryError(f"{tar.name} is no archive of an image: {name} is no file")
     return file.read()
 
 

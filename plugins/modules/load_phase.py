@@ -323,7 +323,7 @@ _JOB = {
     "segments": {"type": "int", "required": True},
     "image": {"type": "str", "required": True},
     "image_pull_policy": {"type": "str", "choices": ["Always", "IfNotPresent", "Never"], "default": "IfNotPresent"},
-    "image_pull_secret": {"type": "str", "default": ""},
+    "image_pull_secret": {"type": "str", "default": "", "no_log": False},
     "cpu": {"type": "str", "default": "100m"},
     "memory": {"type": "str", "default": "128Mi"},
     "node_selector": {"type": "dict", "default": {}},

@@ -483,7 +483,7 @@ _STATEFUL_SET = {
     "namespace": {"type": "str"},
     "image": {"type": "str"},
     "image_pull_policy": {"type": "str", "choices": ["Always", "IfNotPresent", "Never"], "default": "IfNotPresent"},
-    "image_pull_secret": {"type": "str", "default": ""},
+    "image_pull_secret": {"type": "str", "default": "", "no_log": False},
     "vnodes_per_pod": {"type": "int", "default": 128},
     "pods_per_vnode": {"type": "float", "default": 32},
     "cpu": {"type": "str", "default": ""},

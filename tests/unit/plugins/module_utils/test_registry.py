@@ -70,7 +70,7 @@ def serving(stand: Stand) -> Iterator[str]:
 
         do_GET = do_HEAD = do_POST = do_PUT = handle_any
 
-        def log_message(self, *_: Any) -> None:
+        def log_message(self, *words: Any) -> None:
             pass
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
