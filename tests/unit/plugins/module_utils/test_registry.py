@@ -38,7 +38,7 @@ class Stand:
             return 401, {"WWW-Authenticate": f'Bearer realm="{url}/token",service="s"'}, b""
         name = path.removeprefix("/v2/load/turbokube/")
         if method == "HEAD":
-            kind, _, key = name.partition("/")
+            kind, key = name.partition("/")[::2]
             return (200 if key in {"blobs": self.blobs, "manifests": self.manifests}[kind] else 404), {}, b""
         if self.full:
             return 507, {}, b"no room"
