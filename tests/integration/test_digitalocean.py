@@ -90,18 +90,21 @@ class Away:
     def play(self, name: str, *more: str, fails: bool = False) -> str:
         """Run a playbook; what it said."""
         words = ["ansible-playbook", "-i", "inventories/digitalocean", f"playbooks/{name}.yml", "--forks=8"]
-        done = subprocess.run(
-            [*words, "-e", f"@{self.folder}/vars.yml", *more],
-            cwd=ROOT,
-            env=self.environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert TOKEN not in done.stdout + done.stderr
-        assert (done.returncode != 0) is fails, f"{' '.join(words)} {' '.join(more)}\n{done.stdout}\n{done.stderr}"
-        return re.sub(r"\s+", " ", done.stdout)
+        with open(self.folder / f"{name}.log", "w+") as log:
+            status = subprocess.run(
+                [*words, "-e", f"@{self.folder}/vars.yml", *more],
+                cwd=ROOT,
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                check=False,
+            ).returncode
+            log.seek(0)
+            said = log.read()
+        assert TOKEN not in said
+        assert (status != 0) is fails, f"{' '.join(words)} {' '.join(more)}\n{said}"
+        return re.sub(r"\s+", " ", said)
 
     def fail(self, *faults: dict[str, Any]) -> None:
         """The next requests that they fit fail."""
