@@ -68,7 +68,7 @@ options:
   groups:
     description:
       - Group to C(count) and C(size). With C(most) it is an autoscale pool of C(count) to C(most) droplets, which grows
-        at C(memory_utilization).
+        at C(memory_utilization). C(also) are other groups that its hosts are in.
     type: dict
     default: {}
   ssh_from:
@@ -160,6 +160,11 @@ hosts:
   returned: when O(state=present)
   type: list
   elements: dict
+machines:
+  description: What they are and cost by groups, as C(turbokube_machines) has it; pools at what there is of them.
+  returned: when O(state=present)
+  type: list
+  elements: dict
 address:
   description: The load balancer's, inside the VPC; empty without one.
   returned: when O(state=present)
@@ -183,6 +188,7 @@ bill:
   elements: str
 """
 
+import collections
 import dataclasses
 import pathlib
 import time
@@ -204,7 +210,10 @@ def wanted_of(params: dict[str, t.Any]) -> Wanted:
 
     tag_of(params["name"])
     try:
-        groups = tuple(Group(name=name, **settings) for name, settings in params["groups"].items())
+        groups = tuple(
+            Group(name=name, **{**settings, "also": tuple(settings.get("also", ()))})
+            for name, settings in params["groups"].items()
+        )
         balancer = Balancer(**params["load_balancer"]) if params["load_balancer"] else None
     except TypeError as error:
         raise ValueError(f"groups or load_balancer: {str(error).partition(') ')[2] or error}") from None
@@ -216,25 +225,28 @@ def wanted_of(params: dict[str, t.Any]) -> Wanted:
 def present(module: AnsibleModule, cloud: Cloud, wanted: Wanted, bill: Bill) -> dict[str, t.Any]:
     """Exactly the hosts that are wanted."""
     from turbokube.cloud.held import held, hosts, look
-    from turbokube.cloud.plan import make_plan
+    from turbokube.cloud.plan import machines, make_plan
     from turbokube.cloud.provision import Provision
 
     there = held(cloud, wanted.tag, ("droplet",))
     now = time.time()
     spent = bill.usd(now) if bill.runs else 0.0
-    plan = make_plan(wanted, look(cloud), len(there), spent, bill.hours(now))
+    market = look(cloud)
+    plan = make_plan(wanted, market, len(there), spent, bill.hours(now))
     told = {"plan": plan.lines, "problems": plan.problems, "usd": round(plan.usd, 4)}
     if module.check_mode:
         names = {thing.name for thing in there}
         made = [f"droplet {host}" for group in wanted.groups for host in group.hosts if host not in names]
-        return {**told, "changed": bool(made), "made": made, "removed": [], "hosts": [], "address": ""}
+        return {**told, "changed": bool(made), "made": made, "removed": [], "hosts": [], "machines": [], "address": ""}
     if plan.problems:
         module.fail_json(msg=" ".join(plan.problems), **told)
     bill.begin(now)
     done = Provision(cloud, wanted, module.params["public_key"], bill, module.params["timeout"]).run()
     found = [dataclasses.asdict(host) for host in hosts(cloud, wanted.tag)]
     changes = {"changed": bool(done.made or done.removed), "made": done.made, "removed": done.removed}
-    return {**told, **changes, "hosts": found, "address": done.endpoint}
+    in_groups = collections.Counter(group for host in found for group in host["groups"])
+    paid = machines(wanted, market, in_groups)
+    return {**told, **changes, "hosts": found, "machines": paid, "address": done.endpoint}
 
 
 def absent(module: AnsibleModule, cloud: Cloud, wanted: Wanted, bill: Bill) -> dict[str, t.Any]:

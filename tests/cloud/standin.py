@@ -17,6 +17,7 @@ import threading
 import time
 import urllib.parse
 from collections import defaultdict, deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,8 @@ PATHS = {
     "account/keys": "ssh_keys",
     "tags": "tags",
 }
+SERVER_ERROR: Object = {"id": "server_error", "message": "Server Error"}
+Answer = tuple[int, Object | None, dict[str, str]]
 MADE = {"ssh_keys": 201, "vpcs": 201, "tags": 201}  # others are accepted: 202
 
 
@@ -59,6 +62,7 @@ class Standin:
         self.account, self.token, self.slack = account, token, slack
         self.faults: list[Fault] = []
         self.asked: list[str] = []
+        self.heard: Callable[[str, str, Object, int, Object | None], None] = lambda *_: None  # of every answer
         self._times: defaultdict[str, deque[float]] = defaultdict(deque)
         key, self.ca = pki.new_key(), folder / "ca.crt"
         self.ca.write_bytes(certificate := pki.self_signed(key, "standin"))
@@ -129,29 +133,33 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def _serve(self, method: str) -> None:
         url = urllib.parse.urlsplit(self.path)
-        body = self.rfile.read(int(self.headers.get("content-length") or 0))
+        body = json.loads(self.rfile.read(int(self.headers.get("content-length") or 0)) or b"{}")
         query = {name: values[0] for name, values in urllib.parse.parse_qs(url.query).items()}
         if url.path == "/standin/faults":
-            self.standin.faults = [Fault(**one) for one in json.loads(body)]
-            return self._answer(200, {})
-        self.standin.asked.append(f"{method} {url.path}")
-        status, headers = self.standin.limit(f"{method} {url.path}")
-        if status == 429:
-            return self._answer(429, {"id": "too_many_requests", "message": "API Rate limit exceeded."}, headers)
-        if self.headers.get("authorization") != f"Bearer {self.standin.token}":
-            return self._answer(401, {"id": "Unauthorized", "message": "Unable to authenticate you"}, headers)
-        fault = self.standin.fault(method, url.path)
-        status, answer = fault.status if fault else 0, _error(500, "Server Error")
-        if not fault or fault.done:
-            with self.standin.account.lock:
-                done = self._do(method, url.path, query, json.loads(body) if body else {})
-                self.standin.account.save()
-            if not fault:
-                status, answer = done
+            self.standin.faults = [Fault(**one) for one in body]
+            return self._send(200, {})
+        status, answer, headers = self._answer(method, url.path, query, body)
         if not status:
             self.close_connection = True
             return self.connection.close()
-        return self._answer(status, answer, headers)
+        self.standin.heard(method, url.path, body, status, answer)
+        return self._send(status, answer, headers)
+
+    def _answer(self, method: str, path: str, query: dict[str, str], body: Object) -> Answer:
+        """Status, 0 to cut the connection, with body and headers."""
+        self.standin.asked.append(f"{method} {path}")
+        status, headers = self.standin.limit(f"{method} {path}")
+        if status == 429:
+            return 429, {"id": "too_many_requests", "message": "API Rate limit exceeded."}, headers
+        if self.headers.get("authorization") != f"Bearer {self.standin.token}":
+            return 401, {"id": "Unauthorized", "message": "Unable to authenticate you"}, headers
+        fault = self.standin.fault(method, path)
+        if fault and not fault.done:
+            return fault.status, SERVER_ERROR, headers
+        with self.standin.account.lock:
+            status, answer = self._do(method, path, query, body)
+            self.standin.account.save()
+        return (fault.status, SERVER_ERROR, headers) if fault else (status, answer, headers)
 
     def _do(self, method: str, path: str, query: dict[str, str], body: Object) -> tuple[int, Object | None]:
         try:
@@ -204,7 +212,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             links = {"pages": {"next": f"{more}{page + 1}", "last": f"{more}{-(-len(found) // each)}"}}
         return {kind: found[(page - 1) * each : page * each], "links": links, "meta": {"total": len(found)}}
 
-    def _answer(self, status: int, answer: Object | None, headers: dict[str, str] | None = None) -> None:
+    def _send(self, status: int, answer: Object | None, headers: dict[str, str] | None = None) -> None:
         text = b"" if answer is None else json.dumps(answer).encode()
         self.send_response(status)
         for name, value in (headers or {}).items():
@@ -217,10 +225,6 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
 def _shown(one: Object) -> Object:
     return {name: value for name, value in one.items() if name[0] != "_"}
-
-
-def _error(status: int, message: str) -> Object:
-    return {"id": "server_error", "message": message}
 
 
 def main() -> None:
@@ -237,6 +241,7 @@ def main() -> None:
     parser.add_argument("--bind", action="append", default=[])
     wanted = parser.parse_args()
     wanted.state.mkdir(parents=True, exist_ok=True)
+    (wanted.state / "endpoint").unlink(missing_ok=True)
     hosts = None
     if wanted.lab:
         from tests.cloud.labhosts import LabHosts

@@ -10,20 +10,36 @@ from dataclasses import dataclass
 from typing import Any
 
 PREFIX = "turbokube-"  # of the tag, and of every name that the account sees
-WORLD = ("0.0.0.0/0", "::/0")
+WIDEST = {4: 8, 6: 32}  # ranges that SSH may be opened to, by version: no shorter prefixes
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?")
+_GROUP = re.compile(r"[a-z][a-z0-9_]{0,38}[a-z0-9]")
 _NETWORKS = tuple(map(ipaddress.ip_network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
-    """Droplets of one size: `count` of them, or an autoscale pool of `count` to `most` if `most` is given."""
+    """Droplets of one size: `count` of them, or an autoscale pool of `count` to `most` if `most` is given.
+
+    `also`: other groups of the inventory that they are in.
+    """
 
     name: str
     size: str
     count: int
     most: int = 0
     memory_utilization: float = 0.0  # of a pool: the share of memory at which it grows
+    also: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for what is no group."""
+        where = f"digitalocean_groups.{self.name}"
+        for name in (self.name, *self.also):
+            if not _GROUP.fullmatch(str(name)):
+                raise ValueError(f"{where}: {name!r} is no group: lower-case letters, digits, and _ within, 40 at most")
+        for name in ("count", "most"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+                raise ValueError(f"{where}.{name} is {value!r}: a whole number of at least 0")
 
     @property
     def hosts(self) -> list[str]:
@@ -111,6 +127,21 @@ def make_plan(wanted: Wanted, market: Market, own: int = 0, spent_usd: float = 0
     )
 
 
+def machines(wanted: Wanted, market: Market, there: Mapping[str, int]) -> list[dict[str, Any]]:
+    """What `turbokube_machines` says of it, by which a run's report counts; `there`: droplets of each group by now."""
+    found: list[dict[str, Any]] = []
+    for group in wanted.groups:
+        size = market.sizes[group.size]
+        count = max(group.count, there.get(group.name, 0)) if group.most else group.count
+        if count:
+            price, cores = float(size["price_hourly"]), int(size["vcpus"])
+            found.append({"name": group.name, "count": count, "cores": cores, "usd_per_hour": price})
+    if balancer := wanted.balancer:
+        price = balancer.usd_per_hour
+        found.append({"name": "load balancer", "count": balancer.nodes, "cores": 0, "usd_per_hour": price})
+    return found
+
+
 def rows(columns: Iterable[str], lines: Iterable[Iterable[str]]) -> list[str]:
     """A table as lines, words to the left and numbers to the right."""
     cells = [list(columns), *(list(line) for line in lines)]
@@ -162,58 +193,84 @@ def _row(wanted: Wanted, name: str, count: str, size: str, price: float, hourly:
 
 
 def _settings(wanted: Wanted) -> Iterator[str]:
+    if not 0 < wanted.hours < math.inf:
+        yield f"digitalocean_hours is {wanted.hours}: hours, more than 0."
     if not wanted.ssh_from:
-        yield "No address may come in by SSH: set digitalocean_ssh_from to your own, such as [203.0.113.7/32]."
+        yield "digitalocean_ssh_from is empty, so that nobody comes in: your own address, such as [203.0.113.7/32]."
     for text in wanted.ssh_from:
-        if text in WORLD or not _is_network(text):
-            yield f"{text} is no range that SSH can be opened to: name your own address, such as 203.0.113.7/32."
-    if not any(group.name == wanted.ssh_group and group.count for group in wanted.groups):
-        yield f"Group {wanted.ssh_group} has no droplet, and the way to the others goes through its first."
-    if wanted.balancer and not any(group.name == wanted.balancer.group for group in wanted.groups):
-        yield f"The load balancer stands before group {wanted.balancer.group}, which has no droplets."
+        network = _network(text)
+        if network is None:
+            yield f"digitalocean_ssh_from has {text}, which is no address: your own, such as 203.0.113.7/32."
+        elif network.prefixlen < WIDEST[network.version]:
+            yield (
+                f"digitalocean_ssh_from has {text}, which opens SSH to the world: your own address, such as "
+                f"203.0.113.7/32, and no range wider than /{WIDEST[network.version]}."
+            )
+    groups = {name for group in wanted.groups if group.count for name in (group.name, *group.also)}
+    if wanted.ssh_group not in groups:
+        yield (
+            f"digitalocean_ssh_group is {wanted.ssh_group}, of which there is no droplet, and through its first "
+            f"goes the way to the others: one of {', '.join(sorted(groups))}."
+        )
+    if wanted.balancer and wanted.balancer.group not in groups:
+        yield (
+            f"digitalocean_load_balancer.group is {wanted.balancer.group}, of which there is no droplet: one of "
+            f"{', '.join(sorted(groups))}, or {{}} for no load balancer."
+        )
     for group in wanted.groups:
         if group.most and not 1 <= group.count <= group.most:
-            yield f"Pool {group.name} has a count of {group.count} and a most of {group.most}: from 1 to the most."
-    if not _is_network(wanted.network):
-        yield f"digitalocean_network {wanted.network} is no range of addresses."
-        return
-    network = ipaddress.ip_network(wanted.network)
-    if not 16 <= network.prefixlen <= 28 or not any(_within(network, private) for private in _NETWORKS):
-        yield f"A VPC has a private range of /16 to /28, and {network} is none."
+            yield f"digitalocean_groups.{group.name}.count is {group.count}: from 1 to its most, {group.most}."
+        if group.memory_utilization and not 0.05 <= group.memory_utilization <= 1:
+            yield f"digitalocean_groups.{group.name}.memory_utilization is {group.memory_utilization}: from 0.05 to 1."
+    vpc = _network(wanted.network)
+    if vpc is None or not 16 <= vpc.prefixlen <= 28 or not any(_within(vpc, private) for private in _NETWORKS):
+        yield f"digitalocean_network is {wanted.network}: a private range of /16 to /28, such as 10.0.0.0/16."
 
 
 def _sizes(wanted: Wanted, market: Market) -> Iterator[str]:
     for slug in dict.fromkeys(group.size for group in wanted.groups):
-        size = market.sizes.get(slug)
+        size, groups = market.sizes.get(slug), ", ".join(group.name for group in wanted.groups if group.size == slug)
+        where = f"digitalocean_groups has size {slug} ({groups})"
         if size is None:
-            yield f"DigitalOcean has no size {slug}."
+            yield f"{where}, which DigitalOcean has not: {_sizes_of(wanted.region, market)}."
         elif wanted.region not in size["regions"] or not size["available"]:
-            there = ", ".join(sorted(size["regions"])) if size["available"] else "nowhere now"
-            yield f"Size {slug} is not to be had in {wanted.region}, but in: {there or 'no region'}."
+            there = ", ".join(sorted(size["regions"])) if size["available"] else ""
+            yield (
+                f"{where}, not to be had in {wanted.region}: digitalocean_region is one of {there}."
+                if there
+                else (f"{where}, not to be had anywhere now: {_sizes_of(wanted.region, market)}.")
+            )
+
+
+def _sizes_of(region: str, market: Market) -> str:
+    """Sizes to be had in a region, the cheapest first."""
+    there = [size for size in market.sizes.values() if region in size["regions"] and size["available"]]
+    some = [str(size["slug"]) for size in sorted(there, key=lambda size: float(size["price_hourly"]))][:5]
+    return f"such as {', '.join(some)}" if some else f"digitalocean_region {region} has none at all"
 
 
 def _account(wanted: Wanted, market: Market, own: int) -> Iterator[str]:
     need = sum(max(group.count, group.most) for group in wanted.groups)
     free = market.limit - (market.used - own)
     if market.status == "locked":
-        yield "DigitalOcean has locked the account."
+        yield "DigitalOcean has locked the account: its support says why."
     if need > free:
         yield (
-            f"{need} droplets are needed, and the account may have {free} more: its limit is {market.limit}, and "
-            f"{market.used - own} others are in use. Take fewer, or ask DigitalOcean for a higher limit."
+            f"digitalocean_groups are {need} droplets, and the account may have {free} more, since its limit is "
+            f"{market.limit} and {market.used - own} others are in use: fewer, or ask DigitalOcean for a higher limit."
         )
-    if not _is_network(wanted.network):
-        return
+    vpc = _network(wanted.network)
     for name, text in market.networks.items():
-        if name != wanted.tag and ipaddress.ip_network(text).overlaps(ipaddress.ip_network(wanted.network)):
-            yield f"VPC {name} has {text}, which digitalocean_network {wanted.network} overlaps: take another range."
+        other = _network(text)
+        if name != wanted.tag and vpc and other and vpc.version == other.version and vpc.overlaps(other):
+            yield f"digitalocean_network is {vpc}, which VPC {name} overlaps with {text}: another range."
 
 
 def _money(wanted: Wanted, usd: float) -> Iterator[str]:
-    if usd > wanted.budget_usd:
+    if not usd <= wanted.budget_usd:
         yield (
-            f"{wanted.hours:g} h cost {usd:.2f} USD, and the budget is {wanted.budget_usd:.2f} USD: "
-            f"set turbokube_budget_usd to at least {math.ceil(usd * 100) / 100:.2f}, or take less."
+            f"turbokube_budget_usd is {wanted.budget_usd:.2f}, and {wanted.hours:g} h cost {usd:.2f} USD: "
+            f"at least {math.ceil(usd * 100) / 100:.2f}, or fewer droplets or hours."
         )
 
 
@@ -221,9 +278,9 @@ def _within(network: Any, other: Any) -> bool:
     return bool(network.version == other.version and network.subnet_of(other))
 
 
-def _is_network(text: str) -> bool:
+def _network(text: str) -> Any:
+    """A range of either version; None for what is none."""
     try:
-        ipaddress.ip_network(text)
+        return ipaddress.ip_network(text)
     except ValueError:
-        return False
-    return True
+        return None

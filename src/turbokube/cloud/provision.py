@@ -65,7 +65,8 @@ class Provision:
         """What droplets need to exist: tags, a key, the VPC, and firewalls before anything could be reached."""
         wanted, things = self._wanted, held(self._cloud, self._wanted.tag)
         names = {(thing.kind, thing.name) for thing in things}
-        for tag in (wanted.tag, *(wanted.group_tag(group.name) for group in wanted.groups)):
+        groups = dict.fromkeys(name for group in wanted.groups for name in (group.name, *group.also))
+        for tag in (wanted.tag, *map(wanted.group_tag, groups)):
             if ("tag", tag) not in names:
                 self._once("tag", {"name": tag})
         for thing in things:
@@ -131,7 +132,7 @@ class Provision:
             "image": self._wanted.image,
             "ssh_keys": [self._fingerprint],
             "vpc_uuid": self._vpc,
-            "tags": [self._wanted.tag, self._wanted.group_tag(group.name)],
+            "tags": [self._wanted.tag, *map(self._wanted.group_tag, (group.name, *group.also))],
             **({"user_data": self._wanted.user_data} if self._wanted.user_data else {}),
             "with_droplet_agent": bool(group.most),  # a pool goes by what it tells
         }

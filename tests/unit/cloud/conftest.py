@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import functools
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -7,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.cloud.account import Account
+from tests.cloud.description import Description
 from tests.cloud.standin import Fault, Standin
 from turbokube.cloud.bill import Bill
 from turbokube.cloud.digitalocean import Cloud
@@ -71,12 +74,23 @@ class Place:
         return sorted(thing.name for thing in held(self.cloud, "turbokube-unit", (kind,)))
 
 
+@functools.cache
+def _description() -> Description | None:
+    """What the provider has published, where TURBOKUBE_DIGITALOCEAN_OPENAPI says that it lies."""
+    folder = os.environ.get("TURBOKUBE_DIGITALOCEAN_OPENAPI")
+    return Description(Path(folder)) if folder else None
+
+
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
     slept: list[float] = []
     account = Account(tmp_path / "account.json", boot_s=8.0, gone_s=4.0, clock=lambda: 1_800_000_000.0 + sum(slept))
     standin = Standin(account, tmp_path, "secret-token", slack=10)
+    wrong: list[str] = []
+    if description := _description():
+        standin.heard = lambda *said: wrong.extend(description.wrong(*said))
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(standin.ca))
     cloud = Cloud("secret-token", standin.endpoint, slept.append)
     yield Place(standin, cloud, Bill(tmp_path / "bill.json"), slept)
     standin.stop()
+    assert wrong == []

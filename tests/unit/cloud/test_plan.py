@@ -9,7 +9,7 @@ import pytest
 
 from tests.cloud.account import SIZES, size
 from tests.unit.cloud.conftest import plan_of
-from turbokube.cloud.plan import Group, Market, Plan, Wanted, make_plan, tag_of
+from turbokube.cloud.plan import Group, Market, Plan, Wanted, machines, make_plan, tag_of
 
 
 def market(**said: Any) -> Market:
@@ -60,13 +60,14 @@ def test_what_was_spent_counts() -> None:
     assert make_plan(wanted, market()).problems == []
     plan = make_plan(wanted, market(), spent_usd=2)
     assert plan.problems == [
-        "4 h cost 31.53 USD, and the budget is 31.00 USD: set turbokube_budget_usd to at least 31.53, or take less."
+        "turbokube_budget_usd is 31.00, and 4 h cost 31.53 USD: at least 31.53, or fewer droplets or hours."
     ]
     assert make_plan(wanted, market(), spent_usd=7.38, spent_hours=1).problems == []  # the second time, an hour later
 
 
 def test_a_budget_has_to_be_named() -> None:
-    assert "the budget is 0.00 USD" in problems(plan_of(budget=0))[0]
+    assert "turbokube_budget_usd is 0.00, and 4 h cost 0.51 USD: at least 0.51" in problems(plan_of(budget=0))[0]
+    assert problems(plan_of(budget=float("nan")))
 
 
 def test_quota() -> None:
@@ -75,26 +76,45 @@ def test_quota() -> None:
     assert make_plan(wanted, market(limit=37)).problems == []
     assert make_plan(wanted, market(limit=40, used=5), own=2).problems == []
     assert make_plan(wanted, market(limit=39, used=5), own=2).problems == [
-        "37 droplets are needed, and the account may have 36 more: its limit is 39, and 3 others are in use. "
-        "Take fewer, or ask DigitalOcean for a higher limit."
+        "digitalocean_groups are 37 droplets, and the account may have 36 more, since its limit is 39 and 3 others are "
+        "in use: fewer, or ask DigitalOcean for a higher limit."
     ]
 
 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"ssh_from": ("0.0.0.0/0",)}, "0.0.0.0/0 is no range that SSH can be opened to"),
-        ({"ssh_from": ("::/0",)}, "::/0 is no range that SSH can be opened to"),
-        ({"ssh_from": ("mine",)}, "mine is no range that SSH can be opened to"),
-        ({"ssh_from": ()}, "No address may come in by SSH"),
-        ({"ssh_group": "etcdd"}, "Group etcdd has no droplet"),
-        ({"network": "10.0.0.0/8"}, "a private range of /16 to /28"),
+        ({"ssh_from": ("0.0.0.0/0",)}, "digitalocean_ssh_from has 0.0.0.0/0, which opens SSH to the world: your own"),
+        ({"ssh_from": ("128.0.0.0/1",)}, "has 128.0.0.0/1, which opens SSH to the world"),
+        ({"ssh_from": ("::/0",)}, "has ::/0, which opens SSH to the world"),
+        ({"ssh_from": ("mine",)}, "digitalocean_ssh_from has mine, which is no address"),
+        ({"ssh_from": ()}, "digitalocean_ssh_from is empty"),
+        ({"ssh_group": "etcdd"}, "digitalocean_ssh_group is etcdd, of which there is no droplet"),
+        ({"network": "10.0.0.0/8"}, "digitalocean_network is 10.0.0.0/8: a private range of /16 to /28"),
         ({"network": "203.0.113.0/24"}, "a private range of /16 to /28"),
-        ({"network": "10.0.0"}, "no range of addresses"),
-        ({"region": "nowhere1"}, "Size s-1vcpu-1gb is not to be had in nowhere1, but in: ams3, fra1, nyc3, sfo3."),
-        ({"groups": (Group(name="admin", size="s-9", count=1),)}, "DigitalOcean has no size s-9."),
-        ({"groups": (Group(name="admin", size="s-1vcpu-1gb", count=1),)}, "which has no droplets"),
-        ({"groups": (Group(name="admin", size="s-1vcpu-1gb", count=3, most=2),)}, "from 1 to the most"),
+        ({"network": "10.0.0"}, "digitalocean_network is 10.0.0: a private range"),
+        ({"hours": 0.0}, "digitalocean_hours is 0.0: hours, more than 0."),
+        (
+            {"region": "nowhere1"},
+            "digitalocean_groups has size s-1vcpu-1gb (etcd, admin), not to be had in nowhere1: digitalocean_region is "
+            "one of ams3, fra1, nyc3, sfo3.",
+        ),
+        (
+            {"groups": (Group(name="admin", size="s-9", count=1),)},
+            "has size s-9 (admin), which DigitalOcean has not: such as s-1vcpu-1gb, s-2vcpu-4gb, ",
+        ),
+        (
+            {"groups": (Group(name="admin", size="s-1vcpu-1gb", count=1),)},
+            "digitalocean_load_balancer.group is control_plane, of which there is no droplet: one of admin, or {}",
+        ),
+        (
+            {"groups": (Group(name="admin", size="s-1vcpu-1gb", count=3, most=2),)},
+            "digitalocean_groups.admin.count is 3: from 1 to its most, 2.",
+        ),
+        (
+            {"groups": (Group(name="admin", size="s-1vcpu-1gb", count=1, most=2, memory_utilization=20),)},
+            "digitalocean_groups.admin.memory_utilization is 20: from 0.05 to 1.",
+        ),
     ],
 )
 def test_refused(change: dict[str, Any], said: str) -> None:
@@ -103,19 +123,48 @@ def test_refused(change: dict[str, Any], said: str) -> None:
 
 def test_a_size_that_the_region_has_not() -> None:
     wanted = plan_of(Group(name="admin", size="so-8vcpu-64gb-intel", count=1), balancer=None)
-    assert problems(wanted) == ["Size so-8vcpu-64gb-intel is not to be had in sfo3, but in: ams3, fra1, nyc3."]
+    assert problems(wanted) == [
+        "digitalocean_groups has size so-8vcpu-64gb-intel (admin), not to be had in sfo3: digitalocean_region is one "
+        "of ams3, fra1, nyc3."
+    ]
 
 
 def test_another_vpc_with_the_same_addresses() -> None:
     assert problems(plan_of(), networks={"turbokube-unit": "10.20.0.0/24"}) == []
     found = problems(plan_of(), networks={"default-sfo3": "10.20.0.0/20"})
     assert found == [
-        "VPC default-sfo3 has 10.20.0.0/20, which digitalocean_network 10.20.0.0/24 overlaps: take another range."
+        "digitalocean_network is 10.20.0.0/24, which VPC default-sfo3 overlaps with 10.20.0.0/20: another range."
     ]
 
 
 def test_a_locked_account() -> None:
-    assert problems(plan_of(), status="locked") == ["DigitalOcean has locked the account."]
+    assert problems(plan_of(), status="locked") == ["DigitalOcean has locked the account: its support says why."]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"count": "3"}, r"digitalocean_groups\.etcd\.count is '3': a whole number of at least 0"),
+        ({"count": -1}, "etcd.count is -1"),
+        ({"most": 2.5}, r"etcd\.most is 2\.5"),
+        ({"name": "Etcd"}, r"digitalocean_groups\.Etcd: 'Etcd' is no group"),
+        ({"also": ("b c",)}, "'b c' is no group"),
+    ],
+)
+def test_no_group(change: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        Group(**{"name": "etcd", "size": "s-1vcpu-1gb", "count": 1, **change})
+
+
+def test_machines_for_a_report() -> None:
+    """A pool counts as it is by now, in which other groups that its hosts are in have no part."""
+    groups = (*ORIGINAL[5:6], replace(ORIGINAL[6], also=("fleet",)), Group(name="etcd", size="s-2vcpu-4gb", count=0))
+    found = machines(plan_of(*groups), market(), {"fleet_workers": 15, "fleet": 1, "admin": 1})
+    assert [(one["name"], one["count"], one["cores"], one["usd_per_hour"]) for one in found] == [
+        ("fleet_workers", 15, 2, 0.14732),
+        ("admin", 1, 2, 0.03571),
+        ("load balancer", 1, 0, 0.02),
+    ]
 
 
 @pytest.mark.parametrize("name", ["", "A", "a:b", "a.b", "a-", "-a", "a" * 41])

@@ -59,7 +59,7 @@ def test_check_mode_tells_the_plan_and_buys_nothing(run: Any, place: Place) -> N
     assert result["made"] == [f"droplet {host}" for group in GROUPS for host in group.hosts]
     assert result["plan"][0].startswith("group")
     assert result["usd"] == pytest.approx(4 * (4 * 0.00893 + 2 * 0.03571 + 0.02), abs=1e-4)
-    assert "set turbokube_budget_usd to at least 0.51" in result["problems"][0]
+    assert "turbokube_budget_usd is 0.10, and 4 h cost 0.51 USD: at least 0.51" in result["problems"][0]
     assert not [asked for asked in place.standin.asked if not asked.startswith("GET")]
 
 
@@ -67,7 +67,7 @@ def test_what_cannot_be_bought_fails_before_anything_is(run: Any, place: Place) 
     place.account.limit = 5
     result = run(budget_usd=0.1, ssh_from=["0.0.0.0/0"])
     assert result["failed"]
-    for words in ("that SSH can be opened to", "6 droplets are needed", "the budget is 0.10 USD"):
+    for words in ("which opens SSH to the world", "are 6 droplets", "turbokube_budget_usd is 0.10"):
         assert words in result["msg"]
     assert not [asked for asked in place.standin.asked if not asked.startswith("GET")]
 
@@ -77,6 +77,10 @@ def test_hosts_that_are_up_change_nothing(run: Any, place: Place) -> None:
     result = run()
     assert (result["changed"], result["made"], result["removed"]) == (False, [], [])
     assert [host["name"] for host in result["hosts"]] == place.names()
+    assert [(one["name"], one["count"]) for one in result["machines"]] == [
+        *((group.name, group.count) for group in GROUPS),
+        ("load balancer", 1),
+    ]
     assert result["address"].startswith("10.20.0.")
     assert len(result["bill"]) == 5
 
@@ -96,7 +100,7 @@ def test_absent_proves_it(run: Any, place: Place) -> None:
     ("change", "said"),
     [
         ({"token": ""}, "there is no token"),
-        ({"token": "wrong"}, "does not accept the token"),
+        ({"token": "wrong"}, "does not accept the token of DIGITALOCEAN_ACCESS_TOKEN"),
         ({"name": "Unit"}, "is no name"),
         ({"groups": {"admin": {"count": 1}}}, "missing 1 required keyword-only argument: 'size'"),
         ({"groups": {"admin": {"count": 1, "size": "x", "sise": 1}}}, "got an unexpected keyword argument 'sise'"),
@@ -128,7 +132,9 @@ def test_the_inventory_has_groups_addresses_and_the_balancer(place: Place, tmp_p
     assert found["etcd"]["hosts"] == ["etcd-0", "etcd-1", "etcd-2"]
     assert len(found["fleet_workers"]["hosts"]) == 2
     told = found["_meta"]["hostvars"]["control-plane-1"]
-    variables = {name: value["__ansible_unsafe"] if isinstance(value, dict) else value for name, value in told.items()}
+    variables = {
+        name: value.get("__ansible_unsafe") if isinstance(value, dict) else value for name, value in told.items()
+    }
     private = {one["name"]: one["networks"]["v4"][1]["ip_address"] for one in place.account.listed("droplets")}
     assert variables["ansible_host"] == variables["digitalocean_private"] == private["control-plane-1"]
     assert variables["digitalocean_usd_per_hour"] == 0.03571
