@@ -37,7 +37,7 @@ options:
       - V(finished) ends the run. Everything is scraped and counted once more, the bundle becomes one file, the agent
         ends.
       - V(absent) deletes the namespaces that carry the run's label, and waits until they and their pods are gone; then
-        what carries it in no namespace, such as custom resource definitions.
+        what carries it in no namespace, such as custom resource definitions, and with O(job) the load generators.
     type: str
     choices: [present, finished, absent]
     default: present
@@ -172,7 +172,7 @@ options:
         description: The context of it; its current one by default.
         type: str
       namespace:
-        description: The pods' namespace; C(turbokube-<run>) by default.
+        description: The pods' namespace, as with module M(turbokube.scale.vnode_fleet); C(turbokube-<run>) by default.
         type: str
         default: ""
       segments:
@@ -469,15 +469,28 @@ def _absent(module: AnsibleModule) -> dict[str, t.Any]:
         )
     if left.get("others"):
         module.fail_json(msg=f"{left['others']} objects of run {wish['run']} that are in no namespace are left", **left)
-    return {"changed": left["deleted"] > 0, **left}
+    changed = left["deleted"] > 0
+    if wish["job"]:
+        import msgspec
+
+        from turbokube.workload import job
+
+        how = msgspec.convert(_job(wish["job"]), job.LoadJob)
+        changed |= job.absent(wish["run"], how, wish["timeout"], check_mode=module.check_mode)
+    return {"changed": changed, **left}
 
 
 def _spec(wish: dict[str, t.Any]) -> dict[str, t.Any]:
     found = {name: wish[name] for name in ("profile", "scrape_interval", "extra_components")}
-    if how := wish["job"]:
-        renamed = {"image_pull_policy": "pull", "image_pull_secret": "pull_secret"}
-        found["job"] = {renamed.get(name, name): value for name, value in how.items()}
+    if wish["job"]:
+        found["job"] = _job(wish["job"])
     return found
+
+
+def _job(how: dict[str, t.Any]) -> dict[str, t.Any]:
+    """An option `job` as turbokube.workload.job.LoadJob has it."""
+    renamed = {"image_pull_policy": "pull", "image_pull_secret": "pull_secret"}
+    return {renamed.get(name, name): value for name, value in how.items()}
 
 
 def _client(wish: dict[str, t.Any]) -> t.Any:

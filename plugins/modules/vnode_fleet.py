@@ -227,7 +227,9 @@ options:
         description: The context of it; its current one by default.
         type: str
       namespace:
-        description: The pods' namespace, which is made and removed; C(turbokube-<run>) by default.
+        description:
+          - The pods' namespace; C(turbokube-<run>) by default.
+          - It is made and removed, or used and left where it was there before.
         type: str
       image:
         description: The image, as module M(turbokube.scale.library_image) makes it. Required with O(state=present).

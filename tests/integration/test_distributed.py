@@ -11,6 +11,7 @@ import base64
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -35,7 +36,7 @@ from turbokube.load.remove import remove
 from turbokube.profile.phases import Create, ObjectSet
 from turbokube.vnode.spec import Spec
 from turbokube.workload.cluster import Cluster
-from turbokube.workload.job import LoadJob
+from turbokube.workload.job import LoadJob, absent
 
 WORKERS = Spec(run="carriers", count=2, name_prefix="carrier-", placement="cluster", connections=2)
 VNODES = Spec(run="spread", count=40, connections=2)  # of five namespaces
@@ -128,15 +129,18 @@ def pods(plane: ControlPlane, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         workers.absent()
 
 
-def a_session(plane: ControlPlane, folder: Path, segments: int) -> Session:
-    target = load_target(plane.target)
-    job = LoadJob(
-        kubeconfig=target.kubeconfigs["admin"],
+def a_job(plane: ControlPlane, segments: int) -> LoadJob:
+    return LoadJob(
+        kubeconfig=load_target(plane.target).kubeconfigs["admin"],
         segments=segments,
         image="localhost/turbokube:0",
         node_selector={"turbokube.io/run": WORKERS.run},
         tolerations=[{"key": "turbokube.io/vnode", "operator": "Exists"}],
     )
+
+
+def a_session(plane: ControlPlane, folder: Path, segments: int) -> Session:
+    target, job = load_target(plane.target), a_job(plane, segments)
     return Session(folder / "bundle", RunSpec(run="spread", target=target, scrape_interval=2.0, job=job), folder)
 
 
@@ -185,6 +189,11 @@ def test_segments_are_one_run_with_exact_totals(plane: ControlPlane, pods: Pods)
     gone = "get", "-n", "turbokube-spread", "job,secret", "-l", "app.kubernetes.io/name=turbokube-load", "-o", "name"
     assert plane.kubectl(*gone).strip() == ""
     assert not (pods.folder / "bundle" / "segments").exists()
+    how = a_job(plane, 3)
+    assert absent("spread", how, 30.0, check_mode=True)
+    assert absent("spread", how, 30.0)
+    assert "turbokube-spread" not in plane.kubectl("get", "namespaces")
+    assert not absent("spread", how, 30.0)
 
 
 def test_an_agent_that_follows_one_that_died_goes_on_with_the_same_segments(plane: ControlPlane, pods: Pods) -> None:
@@ -215,3 +224,30 @@ def test_an_agent_that_follows_one_that_died_goes_on_with_the_same_segments(plan
         found = "SELECT count(*), count(DISTINCT uid) FROM pods WHERE running_seen IS NOT NULL AND deleted_seen IS NULL"
         assert tuple(reader.query(found)[0]) == (PODS, PODS)
         assert [one["pods"] for one in reader.meta()["segments"]] == [24, 36]
+
+
+def test_a_generator_that_lost_its_record_stops_the_phase_and_the_others_are_kept(
+    plane: ControlPlane, pods: Pods
+) -> None:
+    seen: list[Any] = []
+
+    async def whole() -> None:
+        session = a_session(plane, pods.folder, 2)
+        await session.start()
+        session.submit([PHASE])
+        while session.progress("create").created == 0:
+            await asyncio.sleep(0.1)
+        pods.running[1].send_signal(signal.SIGKILL)
+        pods.running[1].wait()
+        shutil.rmtree(pods.folder / "work-1")  # as of a worker that is gone
+        pods.start(1)
+        while session.working:
+            await session.wait(0.5)
+        seen.append(session.progress("create"))
+        await session.finish()
+
+    asyncio.run(whole())
+    assert seen[0].state == "stopped"
+    assert "load generators [1] were lost" in seen[0].note
+    with Reader(pods.folder / "bundle") as reader:
+        assert [one["segment"] for one in reader.meta()["segments"]] == [0]

@@ -68,13 +68,13 @@ class Carried:
             check_mode=check_mode,
         )
 
-    def absent(self, check_mode: bool = False) -> fleet.Carried:
+    def absent(self, check_mode: bool = False, namespace: str = "") -> fleet.Carried:
         return fleet.absent(
             self.target,
             self.target.credential("admin"),
             self.state,
             SPEC,
-            self.carrier.namespace,
+            namespace or self.carrier.namespace,
             check_mode=check_mode,
         )
 
@@ -208,3 +208,21 @@ def test_nothing_is_left_when_it_is_absent(carried: Carried) -> None:
     assert carried.names("nodes") == carried.names("leases", "-n", "kube-node-lease") == []
     assert "turbokube-carried" not in carried.plane.kubectl("get", "namespaces")
     assert not carried.absent().changed
+
+
+def test_a_namespace_that_was_there_is_used_and_stays(carried: Carried) -> None:
+    carried.plane.kubectl("create", "namespace", "others")
+    carried.plane.kubectl("create", "-n", "others", "secret", "generic", "registry")
+    carried.present(wait=False, count=16, namespace="others")
+    there = "get", "-n", "others", "statefulsets,secrets,serviceaccounts,roles,rolebindings,pods", "-o", "name"
+    assert "statefulset.apps/fleet" in carried.plane.kubectl(*there)
+    assert carried.absent(namespace="others").changed
+    assert carried.plane.kubectl(*there).split() == ["secret/registry", "serviceaccount/default"]
+    assert not carried.absent(namespace="others").changed
+
+
+def test_the_namespace_of_another_run_is_refused(carried: Carried) -> None:
+    carried.plane.kubectl("create", "namespace", "taken")
+    carried.plane.kubectl("label", "namespace", "taken", "turbokube.io/run=other")
+    with pytest.raises(WorkloadError, match="namespace taken of the fleet cluster is run other's"):
+        carried.present(wait=False, namespace="taken")

@@ -9,20 +9,22 @@ import secrets
 import shutil
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from turbokube import disk
 from turbokube.api.credentials import Credential, from_kubeconfig
 from turbokube.api.transport import ApiError, Unreachable
 from turbokube.bundle.merge import merge
 from turbokube.bundle.writer import FILE
-from turbokube.load.phase import LoadError
+from turbokube.load.phase import LateError, LoadError
 from turbokube.load.work import Context
 from turbokube.measure.observer import Progress
 from turbokube.profile.phases import Create
-from turbokube.workload import job, pods
-from turbokube.workload.cluster import Cluster, Meta, path_of
+from turbokube.workload import ground, job, pods
+from turbokube.workload.cluster import Cluster, Meta, WorkloadError
 from turbokube.workload.job import LOAD, LoadJob
 
 from .spec import Begin, RunSpec, Said, Told
@@ -33,6 +35,8 @@ _STARTING_S = 180.0  # for pods to be Ready
 # of the deadline: that segments end first and what they recorded is fetched in time
 _MARGIN, _LEAST_MARGIN_S = 0.1, 15.0
 _FETCH_S = 300.0
+_ENDING_S = 120.0  # for the Job's pods to be gone
+_SAID, _WORKER = "said.json", "worker"  # beside a segment's bundle
 _ENDED = ("done", "deadline", "stopped")
 _ACTORS = ("load", "observer", "scraper")
 
@@ -101,21 +105,29 @@ class Distributed:
             while not all(self._state(number) in _ENDED for number in range(self._segments)):
                 await asyncio.sleep(_POLL_S)
                 await self._look(cluster)
+                if lost := [number for number in range(self._segments) if self._state(number) == "waiting"]:
+                    await self._stop(cluster, words := f"load generators {lost} were lost with all that they had seen")
+                    raise LoadError(words)
             await self._gather(cluster)
         if bad := {number: one for number, one in self._said.items() if one.state != "done"}:
             notes = "; ".join(f"load generator {number}: {one.state}, {one.note}" for number, one in bad.items())
-            raise LoadError(notes)
+            late = all(one.state == "deadline" for one in bad.values())
+            raise (LateError if late else LoadError)(notes)
 
     async def halt(self, why: str) -> None:
         """Have the segments stop, and keep what they recorded."""
         async with _at(self._how) as cluster:
-            for pod in (await self._pods(cluster)).values():
-                await cluster.request("POST", f"{self._proxy(pod)}/stop/{self._word}", {"why": why})
-            end = time.monotonic() + _LEAST_MARGIN_S
-            while time.monotonic() < end and not all(self._state(number) in _ENDED for number in range(self._segments)):
-                await asyncio.sleep(_POLL_S)
-                await self._look(cluster)
-            await self._gather(cluster)
+            await self._stop(cluster, why)
+
+    async def _stop(self, cluster: Cluster, why: str) -> None:
+        for pod in (await self._pods(cluster)).values():
+            await cluster.request("POST", f"{self._proxy(pod)}/stop/{self._word}", {"why": why})
+        await self._look(cluster)
+        end = time.monotonic() + _LEAST_MARGIN_S
+        while time.monotonic() < end and any(one.state in ("begun", "running") for one in self._said.values()):
+            await asyncio.sleep(_POLL_S)
+            await self._look(cluster)
+        await self._gather(cluster)
 
     # the Job
 
@@ -125,16 +137,17 @@ class Distributed:
         found = await cluster.find("Job", LOAD, namespace, _Job)
         if found is not None and job.phase_of(found.metadata.annotations) == self.phase.name:
             self._word = await self._word_of(cluster)
+            self._said = {number: self._kept(number) for number in range(self._segments) if self._has(number)}
             return
         if found is not None:
-            await self._remove(cluster)
+            await ground.clear(cluster, self._spec.run, self._carrier.namespace, _ENDING_S, LOAD)
         self._word = secrets.token_hex(16)
         told = Told(spec=self._told_spec(), phase=self.phase, segments=self._segments, word=self._word)
         files = {job.TOLD: msgspec.json.encode(told)}
         for actor in _ACTORS:
             files[f"{actor}.conf"] = _kubeconfig(self._spec.target.credential(actor))
         for one in (
-            *pods.ground(run, namespace),
+            *await ground.wanted(cluster, run, namespace),
             pods.secret(LOAD, run, namespace, files),
             job.job(run, self.phase.name, self._segments, self._carrier),
         ):
@@ -159,19 +172,14 @@ class Distributed:
             raise LoadError(f"the Job of phase {self.phase.name} has lost its Secret")
         return msgspec.json.decode(base64.b64decode(found.data[job.TOLD]), type=Told).word
 
-    async def _remove(self, cluster: Cluster) -> None:
-        """No Job, no pod of it, no Secret."""
-        await cluster.delete(path_of("Job", LOAD, self._carrier.namespace))
-        await cluster.delete(path_of("Secret", LOAD, self._carrier.namespace))
-        while await self._pods(cluster):
-            await asyncio.sleep(_POLL_S)
-
     # its pods
 
     async def _pods(self, cluster: Cluster) -> dict[int, _Pod]:
         """The living pod of each segment."""
         found = await cluster.items(self._base, _Pod, pods.selector(self._spec.run, LOAD))
-        alive = [pod for pod in found if pod.status.phase in ("Pending", "Running")]
+        alive = [
+            pod for pod in found if pod.status.phase in ("Pending", "Running") and not pod.metadata.deletion_timestamp
+        ]
         return {int(pod.metadata.labels.get(job.INDEX, 0)): pod for pod in alive}
 
     def _proxy(self, pod: _Pod) -> str:
@@ -182,7 +190,7 @@ class Distributed:
         while True:
             there = await self._pods(cluster)
             ready = {number: pod for number, pod in there.items() if pod.ready}
-            if len(ready) == self._segments:
+            if all(number in ready or self._has(number) for number in range(self._segments)):
                 return ready
             if time.monotonic() > end:
                 late = next((pod for number, pod in sorted(there.items()) if number not in ready), None)
@@ -201,6 +209,7 @@ class Distributed:
         begin = msgspec.to_builtins(Begin(at=time.time() + _LEAD_S, deadline=max(1.0, left)))
         for pod in there.values():
             (await cluster.request("POST", f"{self._proxy(pod)}/begin/{self._word}", begin)).checked()
+        self._said = {}  # what they said before
 
     def _state(self, number: int) -> str:
         one = self._said.get(number)
@@ -226,24 +235,40 @@ class Distributed:
     # what they recorded
 
     async def _gather(self, cluster: Cluster) -> None:
-        """Fetch every bundle, have them as one, and remove the Job."""
+        """Fetch the bundle of each that has ended, have them as one, and remove the Job."""
         there = await self._pods(cluster)
-        base = self._context.writer.path.parent / "segments"
-        folders = []
         for number, pod in sorted(there.items()):
-            answer = await cluster.request("GET", f"{self._proxy(pod)}/bundle", timeout=_FETCH_S)
-            folder = base / str(number)
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / FILE).write_bytes(answer.checked().body)
-            folders.append(folder)
-        told = await asyncio.to_thread(merge, self._context.writer, folders)
-        for one, pod in zip(told, (pod for _, pod in sorted(there.items())), strict=True):
-            one["worker"] = pod.spec.node_name
-        self._context.writer.meta(segments=told)
-        self.span = min(one["started"] for one in told), max(one["ended"] or time.time() for one in told)
-        self._context.writer.flush()
-        shutil.rmtree(base)
-        await self._remove(cluster)
+            if self._state(number) in _ENDED and not self._has(number):
+                await self._fetch(cluster, number, pod)
+        have = [number for number in range(self._segments) if self._has(number)]
+        if have:
+            told = await asyncio.to_thread(merge, self._context.writer, {one: self._folder(one) for one in have})
+            for one in told:
+                one["worker"] = (self._folder(one["segment"]) / _WORKER).read_text()
+            self._context.writer.meta(segments=told)
+            self.span = min(one["started"] for one in told), max(one["ended"] or time.time() for one in told)
+            self._context.writer.flush()
+            shutil.rmtree(self._folder(0).parent.parent)
+        await ground.clear(cluster, self._spec.run, self._carrier.namespace, _ENDING_S, LOAD)
+
+    async def _fetch(self, cluster: Cluster, number: int, pod: _Pod) -> None:
+        """Keep what one recorded, whose pod then ends."""
+        answer = (await cluster.request("GET", f"{self._proxy(pod)}/bundle", timeout=_FETCH_S)).checked()
+        folder = self._folder(number)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / _WORKER).write_text(pod.spec.node_name)
+        (folder / _SAID).write_bytes(msgspec.json.encode(self._said[number]))
+        disk.replace(folder / FILE, answer.body)
+
+    def _folder(self, number: int) -> Path:
+        return self._context.writer.path.parent / "segments" / self._word / str(number)
+
+    def _has(self, number: int) -> bool:
+        """Whether what a segment recorded was fetched, by this agent or by one before it."""
+        return (self._folder(number) / FILE).exists()
+
+    def _kept(self, number: int) -> Said:
+        return msgspec.json.decode((self._folder(number) / _SAID).read_bytes(), type=Said)
 
 
 @contextlib.asynccontextmanager
@@ -252,7 +277,7 @@ async def _at(how: LoadJob) -> AsyncIterator[Cluster]:
     cluster = Cluster(from_kubeconfig(how.kubeconfig, how.context))
     try:
         yield cluster
-    except (ApiError, Unreachable) as error:
+    except (ApiError, Unreachable, WorkloadError) as error:
         raise LoadError(f"the cluster that carries the load: {error}") from None
     finally:
         await cluster.close()

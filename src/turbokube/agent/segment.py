@@ -107,7 +107,7 @@ class Segment:
             return msgspec.structs.replace(self._ended, now=time.time())
         session = self._session
         if session is None or not session.knows(self._told.phase.name):
-            return Said(state="waiting", now=time.time())
+            return Said(state="begun" if self._begin_file.exists() else "waiting", now=time.time())
         return msgspec.structs.replace(self._now(session), state="running")  # until its bundle is whole
 
     def _now(self, session: Session) -> Said:
@@ -132,7 +132,7 @@ class Segment:
                 disk.replace(self._begin_file, body)
             self._begin.set()
         elif self._session is not None:
-            self._session.stop_phase(body.decode() or "stopped")
+            self._session.stop_phase(str(msgspec.json.decode(body)["why"]))
         return True
 
     @property

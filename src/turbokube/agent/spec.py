@@ -33,7 +33,7 @@ class Told(msgspec.Struct, kw_only=True):
 
 
 class Said(msgspec.Struct, kw_only=True):
-    """What a segment says of itself; `state` is waiting, running, or what its phase ended as."""
+    """What a segment says of itself; `state` is waiting, begun, running, or what its phase ended as."""
 
     state: str
     note: str = ""

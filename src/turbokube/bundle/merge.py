@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +16,18 @@ _ROWS = 5000  # handed over at once
 _APART = 1_000_000
 
 
-def merge(writer: Writer, folders: Sequence[Path]) -> list[dict[str, Any]]:
-    """Hand every row of the segments' bundles to `writer`, again if an earlier agent did. Tells how much each was.
+def merge(writer: Writer, folders: Mapping[int, Path]) -> list[dict[str, Any]]:
+    """Hand every row of the segments' bundles, by their numbers, to `writer`, again if an earlier agent did.
 
-    What is the whole run's is left to the run's own agent: its phases, its Nodes, its counts. Raises BundleError.
+    Tells how much each was. What is the whole run's is left to the run's own agent: its phases, its Nodes, its counts.
+    Raises BundleError.
     """
     latencies: collections.Counter[tuple[Any, ...]] = collections.Counter()
     told = []
-    phases = {name for folder in folders for name in _phases(folder)}
+    phases = {name for folder in folders.values() for name in _phases(folder)}
     for table in ("requests", "watches"):
         writer.execute(f"DELETE FROM {table} WHERE phase = ?", [(name,) for name in phases])
-    for number, folder in enumerate(folders):
+    for number, folder in sorted(folders.items()):
         with Reader(folder) as reader:
             for table in _AS_THEY_ARE:
                 _hand_over(writer, table, [tuple(row) for row in reader.query(f"SELECT * FROM {table}")])

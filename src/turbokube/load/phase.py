@@ -14,6 +14,10 @@ class LoadError(ValueError):
     """A phase that cannot be run as asked. The message is one sentence for the user."""
 
 
+class LateError(LoadError):
+    """A phase that others carry out, who were not done in their time."""
+
+
 def checked(phase: Phase) -> Phase:
     """Itself; raises LoadError that names the option, its value and what is allowed."""
     if problems := check(phase):

@@ -15,7 +15,7 @@ from turbokube.bundle.writer import Writer
 from turbokube.profile.phases import Create, Phase, Replay
 
 from .pacing import Gate
-from .phase import LoadError
+from .phase import LateError, LoadError
 from .send import Requests, Sender
 
 
@@ -126,7 +126,7 @@ async def carry_out(work: Work, context: Context) -> Outcome:
                 return Outcome("deadline", f"after {phase.deadline:g} s: {work.missing()}")
         task.result()
     except LoadError as error:
-        return Outcome("stopped", str(error))
+        return Outcome("deadline" if isinstance(error, LateError) else "stopped", str(error))
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)

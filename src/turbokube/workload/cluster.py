@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
@@ -9,7 +10,7 @@ import msgspec
 
 from ..api.credentials import Credential
 from ..api.http1 import Http1
-from ..api.transport import Response
+from ..api.transport import ApiError, Response, Unreachable
 from ..daemon.control import ControlError
 
 T = TypeVar("T")
@@ -121,6 +122,19 @@ class Cluster:
         """What an API server passes on from a pod; its refusal in words."""
         answer = await self.request("GET", path)
         return answer.body.decode(errors="replace").strip()
+
+
+async def at(credential: Credential, work: Callable[[Cluster], Awaitable[T]]) -> T:
+    """What is done at a cluster, for a while. Raises WorkloadError where it refuses or is away."""
+    cluster = Cluster(credential)
+    try:
+        return await work(cluster)
+    except Unreachable as error:
+        raise WorkloadError(f"the fleet cluster at {credential.server}: {error}") from None
+    except ApiError as error:
+        raise WorkloadError(f"the fleet cluster at {credential.server} refuses: {error}") from None
+    finally:
+        await cluster.close()
 
 
 def path_of(kind: str, name: str, namespace: str = "") -> str:

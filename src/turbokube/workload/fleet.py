@@ -6,9 +6,9 @@ import asyncio
 import contextlib
 import dataclasses
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
@@ -22,16 +22,14 @@ from ..vnode import replica
 from ..vnode.fleet import FleetError, Result, same_birth
 from ..vnode.nodes import LEASES, NODES
 from ..vnode.spec import Spec, SpecError, Start, check
-from . import objects, pods, room
-from .cluster import Bare, Cluster, Meta, WorkloadError, path_of
+from . import ground, objects, pods, room
+from .cluster import Bare, Cluster, Meta, WorkloadError, at, path_of
 from .objects import FLEET
 from .pods import PORT, RUN_LABEL, Carrier
 
-T = TypeVar("T")
 _POLL = 0.5  # seconds between two looks
 _TOKEN_LIFE_S = 7 * 86400  # of the scraper's: longer than a run
 _AT_ONCE = 16  # Nodes and Leases being deleted
-_GONE_S = 120.0  # for a namespace to be gone
 # what a pod that waits for one of these waits for in vain
 _HOPELESS = ("ErrImageNeverPull", "InvalidImageName", "CreateContainerConfigError", "CreateContainerError")
 _LOOPBACK = ("127.", "localhost", "::1")
@@ -101,7 +99,7 @@ def present(
     cpu, memory = requests(spec, pods_per_vnode)
     carrier = msgspec.structs.replace(carrier, cpu=carrier.cpu or cpu, memory=carrier.memory or memory)
     work = _Present(aim, start, pem, carrier, state, spec, time.monotonic() + timeout)
-    return asyncio.run(_with(cluster, lambda at: work.run(at, wait=wait, check_mode=check_mode)))
+    return asyncio.run(at(cluster, lambda it: work.run(it, wait=wait, check_mode=check_mode)))
 
 
 def absent(
@@ -115,7 +113,7 @@ def absent(
     check_mode: bool = False,
 ) -> Carried:
     """No pod, no namespace, and no Node and no Lease of the run in the target. Of `spec` only the names matter."""
-    return asyncio.run(_with(cluster, lambda at: _absent(at, target, state, spec, namespace, timeout, check_mode)))
+    return asyncio.run(at(cluster, lambda it: _absent(it, target, state, spec, namespace, timeout, check_mode)))
 
 
 def refuse(spec: Spec) -> None:
@@ -162,18 +160,6 @@ def requests(spec: Spec, pods_per_vnode: float) -> tuple[str, str]:
     return f"{max(1, round(cores * 1000))}m", f"{-(-int(cost.memory_mib * 1024 + kib) // 1024)}Mi"
 
 
-async def _with(credential: Credential, work: Callable[[Cluster], Awaitable[T]]) -> T:
-    cluster = Cluster(credential)
-    try:
-        return await work(cluster)
-    except Unreachable as error:
-        raise WorkloadError(f"the fleet cluster at {credential.server}: {error}") from None
-    except ApiError as error:
-        raise WorkloadError(f"the fleet cluster at {credential.server} refuses: {error}") from None
-    finally:
-        await cluster.close()
-
-
 def _facts(spec: Spec) -> dict[str, Any]:
     facts: dict[str, Any] = msgspec.to_builtins(spec)
     del facts["shard"]
@@ -204,7 +190,7 @@ class _Present:
             result.before = self._compare(before)
         await self._assert_room(cluster)
         wanted = [
-            *pods.ground(spec.run, carrier.namespace),
+            *await ground.wanted(cluster, spec.run, carrier.namespace),
             objects.secret(self._start, self._pem, carrier.namespace),
             objects.stateful_set(self._start, self._pem, carrier, self._replicas),
         ]
@@ -256,7 +242,7 @@ class _Present:
             if now is not None and now.there:
                 return
             there = await cluster.items(self._pods, room.Pod, pods.selector(self._spec.run, FLEET))
-            await self._release(cluster, there)
+            await ground.release(cluster, there)
             late = [pod for pod in there if not pod.ready and not pod.metadata.deletion_timestamp]
             if words := next(filter(None, map(_hopeless, there)), ""):
                 raise WorkloadError(words)
@@ -265,16 +251,6 @@ class _Present:
                 words = f"in time only {ready} of {self._replicas} pods of {self._spec.block} vnodes are Ready"
                 raise WorkloadError(f"{words}{await self._why(cluster, late[0]) if late else ''}")
             await asyncio.sleep(_POLL)
-
-    async def _release(self, cluster: Cluster, there: list[room.Pod]) -> None:
-        """Let go of pods whose worker is gone: a StatefulSet waits to be told that they ended, and nobody is there."""
-        ending = [pod for pod in there if pod.metadata.deletion_timestamp]
-        if not ending:
-            return
-        alive = {node.metadata.name for node in await cluster.items("/api/v1/nodes", room.Node) if node.ready}
-        for pod in ending:
-            if pod.spec.node_name not in alive:
-                await cluster.delete(f"{self._pods}/{pod.metadata.name}", grace_s=0)
 
     async def _why(self, cluster: Cluster, pod: room.Pod) -> str:
         """What a pod says of itself, and its last words."""
@@ -306,7 +282,7 @@ class _Present:
 
     async def _components(self, cluster: Cluster) -> list[Component]:
         """The replicas for the scraper, which is given a token for that alone."""
-        path = f"{path_of('ServiceAccount', pods.SCRAPER, self._carrier.namespace)}/token"
+        path = f"{path_of('ServiceAccount', ground.SCRAPER, self._carrier.namespace)}/token"
         asked = {
             "apiVersion": "authentication.k8s.io/v1",
             "kind": "TokenRequest",
@@ -335,23 +311,15 @@ class _Present:
 async def _absent(
     cluster: Cluster, target: Target, state: Path, spec: Spec, namespace: str, timeout: float, check_mode: bool
 ) -> Carried:
-    found = await cluster.find("Namespace", namespace, "", Bare)
-    if found is not None and found.metadata.labels.get(RUN_LABEL) != spec.run:
-        raise WorkloadError(f"namespace {namespace} of the fleet cluster is not run {spec.run}'s; it is left as it is")
+    found = await ground.there(cluster, spec.run, namespace)
     async with _asking(target) as api:
         left = await _labelled(api, spec.run)
-        result = Carried(changed=found is not None or any(left.values()))
-        result.before, result.after = {"namespace": found is not None, **left}, {"namespace": False}
-        result.after |= {"nodes": 0, "leases": 0}
+        result = Carried(changed=bool(found) or any(left.values()))
+        result.before = {"namespace": ("Namespace", namespace) in found, **left}
+        result.after = {"namespace": False, "nodes": 0, "leases": 0}
         if check_mode or not result.changed:
             return result
-        await cluster.delete(path_of("StatefulSet", FLEET, namespace))
-        await cluster.delete(path_of("Namespace", namespace))
-        deadline = time.monotonic() + max(timeout, _GONE_S)
-        while await cluster.find("Namespace", namespace, "", Bare) is not None:
-            if time.monotonic() > deadline:
-                raise WorkloadError(f"in time namespace {namespace} of the fleet cluster has not gone")
-            await asyncio.sleep(_POLL)
+        await ground.clear(cluster, spec.run, namespace, timeout)
         await _sweep(api, msgspec.structs.replace(spec, count=0))
         left = await _labelled(api, spec.run)
     if any(left.values()):
@@ -368,29 +336,29 @@ async def _absent(
 async def _asking(target: Target) -> AsyncIterator[Cluster]:
     """The target's API server, as the fleet."""
     credential = target.credential("fleet")
-    at = Cluster(credential, target.addresses(credential), size=_AT_ONCE)
+    api = Cluster(credential, target.addresses(credential), size=_AT_ONCE)
     try:
-        yield at
+        yield api
     except (ApiError, Unreachable) as error:
         raise FleetError(f"the target cannot be asked for the nodes of the run: {error}") from None
     finally:
-        await at.close()
+        await api.close()
 
 
-async def _labelled(at: Cluster, run: str) -> dict[str, int]:
+async def _labelled(api: Cluster, run: str) -> dict[str, int]:
     """How many Nodes and Leases carry the run's label."""
     return {
-        kind: len(await at.items(path, Bare, f"{RUN_LABEL}={run}"))
+        kind: len(await api.items(path, Bare, f"{RUN_LABEL}={run}"))
         for kind, path in (("nodes", NODES), ("leases", LEASES))
     }
 
 
-async def _sweep(at: Cluster, spec: Spec) -> None:
+async def _sweep(api: Cluster, spec: Spec) -> None:
     """Remove Nodes and Leases of vnodes that no replica has: those beyond the spec's count."""
     for path in (NODES, LEASES):
-        names = [one.metadata.name for one in await at.items(path, Bare, f"{RUN_LABEL}={spec.run}")]
+        names = [one.metadata.name for one in await api.items(path, Bare, f"{RUN_LABEL}={spec.run}")]
         beyond = [name for name in names if (index := spec.index(name)) is not None and index >= spec.count]
-        await asyncio.gather(*(at.delete(f"{path}/{name}") for name in beyond))
+        await asyncio.gather(*(api.delete(f"{path}/{name}") for name in beyond))
 
 
 def _hopeless(pod: room.Pod) -> str:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import msgspec
 
-from . import pods
-from .cluster import Object
+from ..api.credentials import from_kubeconfig
+from . import ground, pods
+from .cluster import Cluster, Object, at
+from .objects import FLEET
 from .pods import Carrier
 
 LOAD = "load"  # the name of the Job and of its Secret
@@ -68,6 +71,21 @@ def job(run: str, phase: str, segments: int, carrier: Carrier) -> Object:
             "template": {"metadata": {"labels": meta["labels"]}, "spec": {**spec, "restartPolicy": "OnFailure"}},
         },
     }
+
+
+def absent(run: str, how: LoadJob, timeout: float, *, check_mode: bool = False) -> bool:
+    """No generator, and no namespace of the run unless its fleet is in it. Whether there was any."""
+
+    async def work(cluster: Cluster) -> bool:
+        namespace = how.carrier(run).namespace
+        found = await ground.there(cluster, run, namespace)
+        part = LOAD if ("StatefulSet", FLEET) in found else ""
+        found = await ground.there(cluster, run, namespace, part)
+        if found and not check_mode:
+            await ground.clear(cluster, run, namespace, timeout, part)
+        return bool(found)
+
+    return asyncio.run(at(from_kubeconfig(how.kubeconfig, how.context), work))
 
 
 def phase_of(annotations: dict[str, str]) -> str:

@@ -1,4 +1,4 @@
-"""What all pods that carry a run have in common: their namespace, who may ask them, what they may do: nothing."""
+"""What all pods that carry a run have in common; in their cluster they may do nothing."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import msgspec
 from .cluster import Object
 
 RUN_LABEL = "turbokube.io/run"
-SCRAPER = "scraper"  # the name of the account that may ask the pods for their metrics
 PORT = 10255  # where they tell of themselves: a kubelet had its read-only port there
 FOLDER = "/etc/turbokube"  # where they find what they are told
 _NAME = "app.kubernetes.io/name"
@@ -50,29 +49,6 @@ def selector(run: str, part: str) -> str:
 def meta(name: str, run: str, namespace: str, part: str) -> Object:
     """The metadata of an object of a run."""
     return {"name": name, "namespace": namespace, "labels": labels(run, part)}
-
-
-def ground(run: str, namespace: str) -> list[Object]:
-    """The namespace, and who may ask its pods for their metrics and do nothing else."""
-    own = meta(SCRAPER, run, namespace, SCRAPER)
-    rbac = "rbac.authorization.k8s.io"
-    return [
-        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace, "labels": {RUN_LABEL: run}}},
-        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": own},
-        {
-            "apiVersion": f"{rbac}/v1",
-            "kind": "Role",
-            "metadata": own,
-            "rules": [{"apiGroups": [""], "resources": ["pods/proxy"], "verbs": ["get"]}],
-        },
-        {
-            "apiVersion": f"{rbac}/v1",
-            "kind": "RoleBinding",
-            "metadata": own,
-            "roleRef": {"apiGroup": rbac, "kind": "Role", "name": SCRAPER},
-            "subjects": [{"kind": "ServiceAccount", "name": SCRAPER, "namespace": namespace}],
-        },
-    ]
 
 
 def secret(name: str, run: str, namespace: str, files: dict[str, bytes]) -> Object:

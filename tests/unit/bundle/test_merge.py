@@ -31,7 +31,7 @@ def segment(folder: Path, number: int, pods: int) -> Path:
 
 
 def test_every_row_is_there_once_and_sums_are_exact(tmp_path: Path) -> None:
-    folders = [segment(tmp_path / str(number), number, pods) for number, pods in enumerate((3, 5))]
+    folders = {number: segment(tmp_path / str(number), number, pods) for number, pods in enumerate((3, 5))}
     main = tmp_path / "main"
     writer = Writer(main)
     writer.insert("series", [(1, "etcd-0", "etcd", "cpu", "{}", "counter")])

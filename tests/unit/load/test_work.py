@@ -12,7 +12,7 @@ import pytest
 from turbokube.bundle.ledger import Ledger
 from turbokube.bundle.writer import Writer
 from turbokube.load.pacing import Gate
-from turbokube.load.phase import LoadError
+from turbokube.load.phase import LateError, LoadError
 from turbokube.load.work import Context, Outcome, carry_out, connections
 from turbokube.profile.phases import Create, ObjectSet, Pause
 
@@ -62,6 +62,7 @@ def context(folder: Path, *, deadline: float = 60.0, started: float = 0.0, away:
         (Slow(0), 60.0, Outcome("done")),
         (Slow(60), 0.2, Outcome("deadline", "after 0.2 s: the rest is missing")),
         (Slow(0, LoadError("it was refused")), 60.0, Outcome("stopped", "it was refused")),
+        (Slow(0, LateError("two were late")), 60.0, Outcome("deadline", "two were late")),
     ],
 )
 def test_how_a_phase_ends(tmp_path: Path, work: Slow, deadline: float, outcome: Outcome) -> None:

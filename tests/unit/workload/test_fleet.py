@@ -15,7 +15,7 @@ from turbokube.api.credentials import Credential
 from turbokube.api.target import Target
 from turbokube.vnode import replica
 from turbokube.vnode.spec import Spec, SpecError, Start
-from turbokube.workload import fleet, objects, pods
+from turbokube.workload import fleet, ground, objects, pods
 from turbokube.workload.cluster import WorkloadError
 
 _SPEC = Spec(run="trial", count=512, block=64)
@@ -81,7 +81,7 @@ def test_the_credential_is_in_the_secret_and_nowhere_else():
     assert read.credential.pem_file == "/etc/turbokube/client.pem"
     assert (read.credential.certificate, read.credential.key, read.servers) == (None, None, [_SERVER])
     carrier = pods.Carrier(namespace="turbokube-trial", image="localhost/turbokube:1")
-    for other in [*pods.ground("trial", "n"), objects.stateful_set(start, pem, carrier, 8)]:
+    for other in [*ground.own("trial", "n"), objects.stateful_set(start, pem, carrier, 8)]:
         assert "KEY" not in json.dumps(other)
 
 
