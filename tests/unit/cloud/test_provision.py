@@ -8,6 +8,7 @@ import pytest
 
 from tests.cloud.standin import Fault
 from tests.unit.cloud.conftest import GROUPS, KEY, Place, plan_of
+from turbokube.cloud import digitalocean
 from turbokube.cloud.bill import Bill
 from turbokube.cloud.digitalocean import Cloud, CloudError
 from turbokube.cloud.held import hosts
@@ -45,6 +46,22 @@ def test_firewalls_are_there_before_droplets(place: Place) -> None:
     place.provision()
     made = [asked for asked in place.standin.asked if asked.startswith("POST")]
     assert max(n for n, asked in enumerate(made) if "firewalls" in asked) < made.index("POST /v2/droplets")
+
+
+def test_lists_of_several_pages(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(digitalocean, "PAGE", 2)
+    place.provision(plan_of(*GROUPS, POOL))
+    assert len(place.names()) == 9
+    assert place.provision(plan_of(*GROUPS, POOL)).made == []
+    assert place.remove().left == []
+    assert not any(place.account.listed(kind) for kind in place.account.state)
+
+
+def test_a_droplet_of_several_groups(place: Place) -> None:
+    place.provision(plan_of(*GROUPS[:2], replace(GROUPS[2], also=("fleet",))))
+    assert {host.name: host.groups for host in hosts(place.cloud, "turbokube-unit")}["admin-0"] == ["admin", "fleet"]
+    assert place.remove().left == []
+    assert not any(place.account.listed(kind) for kind in place.account.state)
 
 
 def test_more_than_ten_of_a_group(place: Place) -> None:
@@ -110,6 +127,7 @@ def test_one_that_is_interrupted_is_on_the_bill_and_taken_up(place: Place) -> No
         Provision(place.cloud, plan_of(), KEY, place.bill, 60, interrupted, place.clock).run()
     assert len(place.bill.purchases) == 6
     assert place.provision().made == ["load balancer turbokube-unit"]
+    assert place.remove().left == []
 
 
 def test_twins_are_removed(place: Place) -> None:
