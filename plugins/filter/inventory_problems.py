@@ -56,6 +56,13 @@ Settings = dict[str, t.Any]
 # Kubernetes' own words on large clusters, and the original's measured limit of vnodes as pods of one worker
 MOST_ETCD = 7
 MOST_VNODES_PER_WORKER = 400
+# groups that have no host in common
+APART = (
+    ("etcd", "fleet"),
+    ("control_plane", "fleet"),
+    ("control_plane", "load_balancer"),
+    ("control_plane", "controller_manager"),
+)
 
 
 def inventory_problems(groups: Groups, settings: Settings) -> list[str]:
@@ -94,7 +101,7 @@ def _sizes(groups: Groups, settings: Settings) -> t.Iterator[str]:
     stacked = set(groups.get("etcd", [])) & set(groups.get("control_plane", []))
     if stacked and stacked != set(groups["control_plane"]):
         yield f"Hosts {_list(stacked)} are in etcd and in control_plane, others are not: all of them, or none."
-    for one, other in (("etcd", "fleet"), ("control_plane", "fleet"), ("control_plane", "load_balancer")):
+    for one, other in APART:
         if both := set(groups.get(one, [])) & set(groups.get(other, [])):
             yield f"Hosts {_list(both)} are in {one} and in {other}: they would share CPU and ports."
 

@@ -40,6 +40,7 @@ def test_nothing_is_wrong() -> None:
         ({"load_balancer": []}, {}, "control_plane_endpoint"),
         ({"etcd": ["cp-0"]}, {}, "all of them, or none"),
         ({"fleet": ["cp-1"]}, {}, "cp-1 are in control_plane and in fleet"),
+        ({"controller_manager": ["cp-1"]}, {}, "cp-1 are in control_plane and in controller_manager"),
         ({}, {"networks": {"a": "192.0.2.1", "b": "192.0.2.1"}}, "a and b have the same address"),
         ({}, {"networks": {"a": "10.200.0.1"}}, "lies in pod_subnet"),
         ({}, {"service_subnet": "10.200.0.0/16"}, "overlap"),
