@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 import msgspec
 
@@ -61,6 +61,15 @@ class _Set(msgspec.Struct):
             and status.replicas == status.ready_replicas == self.spec.replicas
             and status.current_revision == status.update_revision
         )
+
+
+class _Event(msgspec.Struct, rename="camel"):
+    message: str = ""
+    last_timestamp: str | None = None
+
+
+class _Events(msgspec.Struct):
+    items: list[_Event]
 
 
 @dataclasses.dataclass
@@ -229,8 +238,10 @@ class _Present:
             if pod.metadata.namespace != self._carrier.namespace or not mine <= pod.metadata.labels.items()
         ]
         need = room.Need(room.quantity(self._carrier.cpu), room.quantity(self._carrier.memory))
-        found = room.rooms(nodes, others, need, self._carrier.node_selector, self._carrier.tolerations)
-        if words := room.problem(found, self._replicas, self._spec.block):
+        where = self._carrier.node_selector, self._carrier.tolerations
+        found = room.rooms(nodes, others, need, *where)
+        closed = {node.metadata.name: words for node in nodes if (words := room.obstacle(node, *where))}
+        if words := room.problem(found, self._replicas, self._spec.block, closed):
             raise WorkloadError(words)
 
     # waiting
@@ -257,9 +268,21 @@ class _Present:
         path = f"{self._pods}/{pod.metadata.name}"
         if not pod.spec.node_name:
             return f"; {pod.metadata.name} is on no worker yet"
+        if not pod.started:
+            return f"; {pod.metadata.name} on {pod.spec.node_name} does not run: {await self._warning(cluster, pod)}"
         said = await cluster.text(f"{path}:{PORT}/proxy/readyz")
         log = await cluster.text(f"{path}/log?tailLines=5")
         return f"; {pod.metadata.name} on {pod.spec.node_name}: {said[:300]}; its last lines:\n{log[-1000:]}"
+
+    async def _warning(self, cluster: Cluster, pod: room.Pod) -> str:
+        """The last that was warned of a pod."""
+        query = urlencode({"fieldSelector": f"involvedObject.uid={pod.metadata.uid},type=Warning"})
+        path = f"/api/v1/namespaces/{self._carrier.namespace}/events?{query}"
+        answer = await cluster.request("GET", path)
+        if not answer.ok:
+            return f"its events are not to be had ({answer.status})"
+        told = msgspec.json.decode(answer.body, type=_Events).items
+        return max(told, key=lambda one: one.last_timestamp or "", default=_Event("no reason is told")).message[:300]
 
     # the target
 

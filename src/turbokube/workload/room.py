@@ -15,6 +15,7 @@ _BINARY = {"Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30, "Ti": 2.0**40, "Pi": 2.0
 _QUANTITY = re.compile(r"([0-9.]+(?:e[0-9]+)?)(m|[kMGTPE]i?|Ki)?")
 # of a node's range: its network's, its broadcast, and the gateway on the node itself
 _NOT_FOR_PODS = 3
+_TOLD = 10  # nodes that a refusal tells of
 _OVER = ("Succeeded", "Failed")
 
 
@@ -78,6 +79,7 @@ class _State(msgspec.Struct):
 
 class _ContainerStatus(msgspec.Struct):
     state: _State = msgspec.field(default_factory=_State)
+    started: bool | None = None
 
 
 class _PodStatus(msgspec.Struct, rename="camel"):
@@ -97,6 +99,11 @@ class Pod(msgspec.Struct):
     def ready(self) -> bool:
         """Whether its readiness probe succeeds."""
         return any(one.type == "Ready" and one.status == "True" for one in self.status.conditions)
+
+    @property
+    def started(self) -> bool:
+        """Whether its container runs."""
+        return any(one.started for one in self.status.container_statuses)
 
 
 class Need(msgspec.Struct, frozen=True):
@@ -128,22 +135,33 @@ def rooms(
     """What each worker takes that such pods may go to. `pods`: those of others, which stay; `wanted`: labels."""
     found = []
     for node in nodes:
-        if node.spec.unschedulable or not node.ready or not wanted.items() <= node.metadata.labels.items():
-            continue
-        hard = [taint for taint in node.spec.taints if taint.effect in ("NoSchedule", "NoExecute")]
-        if all(any(_tolerates(one, taint) for one in tolerations) for taint in hard):
+        if not obstacle(node, wanted, tolerations):
             there = [pod for pod in pods if pod.spec.node_name == node.metadata.name and pod.status.phase not in _OVER]
             found.append(_room(node, there, need))
     return found
 
 
-def problem(found: list[Room], replicas: int, block: int) -> str:
-    """Why so many replicas do not fit, with what would; empty when they do."""
+def obstacle(node: Node, wanted: dict[str, str], tolerations: list[dict[str, Any]]) -> str:
+    """What keeps such pods from a node whatever its room; empty when nothing does."""
+    if not node.ready:
+        return "not Ready"
+    if node.spec.unschedulable:
+        return "cordoned"
+    if missing := [f"{key}={value}" for key, value in wanted.items() if node.metadata.labels.get(key) != value]:
+        return f"without the label {missing[0]}"
+    hard = [taint for taint in node.spec.taints if taint.effect in ("NoSchedule", "NoExecute")]
+    kept = [taint.key for taint in hard if not any(_tolerates(one, taint) for one in tolerations)]
+    return f"tainted {kept[0]}" if kept else ""
+
+
+def problem(found: list[Room], replicas: int, block: int, others: dict[str, str]) -> str:
+    """Why so many replicas do not fit, with what would; empty when they do. `others`: closed nodes, and why."""
     have = sum(room.pods for room in found)
     if have >= replicas:
         return ""
     if not have:
-        each = "; ".join(f"{room.worker}: {room.bound}" for room in found) or "no worker is Ready and free of taints"
+        bounds = others | {room.worker: room.bound for room in found}
+        each = "; ".join(f"{name}: {words}" for name, words in list(bounds.items())[-_TOLD:]) or "it has no node"
         return f"the fleet cluster has no room for a single pod of {block} vnodes: {each}"
     least = min(found, key=lambda room: room.pods)
     return (

@@ -13,6 +13,7 @@ import pytest
 
 from turbokube.api.credentials import Credential
 from turbokube.api.target import Target
+from turbokube.api.transport import Response
 from turbokube.vnode import replica
 from turbokube.vnode.spec import Spec, SpecError, Start
 from turbokube.workload import fleet, ground, objects, pods
@@ -168,12 +169,13 @@ class Workers:
 
     def _pod(self, name, worker, ready, ending):
         waiting = self.waiting.get(name)
+        state = {"state": {"waiting": {"reason": waiting, "message": "no"}}} if waiting else {"started": True}
         return {
             "metadata": {"name": name, "deletionTimestamp": "now" if ending else ""},
             "spec": {"nodeName": worker},
             "status": {
                 "conditions": [{"type": "Ready", "status": str(ready)}],
-                "containerStatuses": [{"state": {"waiting": {"reason": waiting, "message": "no"}}}] if waiting else [],
+                "containerStatuses": [state],
             },
         }
 
@@ -181,6 +183,11 @@ class Workers:
         name = path.rpartition("/")[2]
         self.deleted.append((name, grace_s))
         self.pods[name] = ("worker-0", True, False)  # the StatefulSet's next one of the name
+
+    async def request(self, method, path):
+        assert "/events?fieldSelector=involvedObject.uid" in path
+        told = [{"message": f"no image {one}", "lastTimestamp": f"2026-01-01T00:00:0{one}Z"} for one in (1, 2, 0)]
+        return Response(200, msgspec.json.encode({"items": told}))
 
     async def text(self, path):
         return "3 of 64 vnodes are Ready in the target" if path.endswith("readyz") else "the last words"
@@ -217,6 +224,9 @@ def test_what_keeps_a_pod_from_being_ready_is_told():
     with pytest.raises(
         WorkloadError, match=r"fleet-0 on worker-0: 3 of 64 vnodes are Ready.*its last lines:\nthe last"
     ):
+        asyncio.run(wait(workers, 0.1))
+    workers.waiting["fleet-0"] = "ContainerCreating"
+    with pytest.raises(WorkloadError, match="fleet-0 on worker-0 does not run: no image 2"):
         asyncio.run(wait(workers, 0.1))
     workers.waiting["fleet-0"] = "ErrImageNeverPull"
     with pytest.raises(WorkloadError, match="pod fleet-0 on worker-0 cannot start: ErrImageNeverPull, no"):

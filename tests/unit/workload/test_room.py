@@ -83,17 +83,20 @@ def test_workers_that_pods_may_not_go_to_do_not_count():
         assert [one.worker for one in found] == ["control-plane", "preferred"]
     other = [{"key": taint["key"], "operator": "Exists", "effect": "NoExecute"}, {"key": "other", "operator": "Exists"}]
     assert [one.worker for one in room.rooms(nodes, [], _NEED, {}, other)] == ["preferred"]
-    labelled = room.rooms(nodes, [], _NEED, {"kubernetes.io/hostname": "other"}, [])
-    assert labelled == []
+    label = {"kubernetes.io/hostname": "other"}
+    assert room.rooms(nodes, [], _NEED, label, []) == []
+    assert [room.obstacle(one, {}, []) for one in nodes] == ["cordoned", "not Ready", f"tainted {taint['key']}", ""]
+    assert room.obstacle(nodes[3], label, []) == "without the label kubernetes.io/hostname=other"
 
 
 def test_what_does_not_fit_is_told_with_what_would():
     found = [room.Room("a", 110, "maxPods is 110"), room.Room("b", 90, "0.50 cores of CPU are free")]
-    assert room.problem(found, 200, 1) == ""
-    words = room.problem(found, 512, 1)
+    assert room.problem(found, 200, 1, {}) == ""
+    words = room.problem(found, 512, 1, {})
     assert words == (
         "512 pods of 1 vnodes do not fit on 2 workers, which take 200 (b 90: 0.50 cores of CPU are free); "
         "set vnodes_per_pod to 3 or more, or have more workers"
     )
-    assert "no worker is Ready" in room.problem([], 1, 8)
-    assert "a: full" in room.problem([room.Room("a", 0, "full")], 1, 8)
+    assert "it has no node" in room.problem([], 1, 8, {})
+    none = room.problem([room.Room("a", 0, "full")], 1, 8, {"b": "tainted x"})
+    assert none.endswith("no room for a single pod of 8 vnodes: b: tainted x; a: full")
