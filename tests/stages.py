@@ -44,8 +44,8 @@ SLOW: dict[str, list[str]] = {
     "roles": scenarios("validate", "lab", "host", "containerd", "kubelet", "load_balancer", "etcd", "control_plane"),
     "engines": ["ansible-playbook", "playbooks/binaries.yml", "-e", '{"kube_binaries_names": ["kwok", "kubemark"]}'],
     # those that take a cluster to be made before, and all of them together
-    "nodes": scenarios("worker", "cni", "scheduler", "metrics_server", "elsewhere"),
-    "hosts": scenarios("cluster"),
+    "nodes": scenarios("worker", "cni", "controller_manager", "scheduler", "metrics_server", "elsewhere"),
+    "hosts": scenarios("cluster", "faults"),
     "slow": ["pytest", "-q", "-m", "slow", "tests/unit", "tests/integration"],
 }
 
