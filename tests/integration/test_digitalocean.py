@@ -27,13 +27,15 @@ CACHE = Path(
     os.environ.get("TURBOKUBE_CACHE") or f"{os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'}/turbokube"
 )
 TOKEN, NETWORK, LAB = "a-token-of-the-test", "10.20.0.0/24", "cloud"
+FEW = {"control_plane": {"count": 2, "size": "s-2vcpu-4gb"}, "admin": {"count": 1, "size": "s-1vcpu-1gb"}}
+HOSTS = ["admin-0", "control-plane-0", "control-plane-1"]
 GROUPS = {
     "etcd": {"count": 1, "size": "s-1vcpu-1gb"},
     "control_plane": {"count": 2, "size": "s-2vcpu-4gb"},
-    "fleet": {"count": 1, "size": "s-1vcpu-1gb"},
-    "admin": {"count": 1, "size": "s-1vcpu-1gb"},
+    "fleet_control_plane": {"count": 1, "size": "s-2vcpu-4gb"},
+    "fleet_workers": {"count": 2, "most": 3, "size": "s-2vcpu-4gb", "memory_utilization": 0.5},
+    "admin": {"count": 1, "size": "s-1vcpu-1gb", "also": ["fleet"]},
 }
-HOSTS = ["admin-0", "control-plane-0", "control-plane-1", "etcd-0", "fleet-0"]
 
 pytestmark = pytest.mark.slow
 
@@ -77,19 +79,21 @@ class Away:
         return {name: value for name, value in lab.items() if not name.startswith("ansible_")} | {
             "library_wheelhouse": str(CACHE / "lab/wheels"),
             "digitalocean_network": NETWORK,
-            "digitalocean_groups": GROUPS,
             "digitalocean_ssh_from": ["10.20.0.1/32"],
             "digitalocean_ssh_options": {"ProxyCommand": into},
-            "digitalocean_timeout": 20,
+            "digitalocean_timeout": 60,
+            "fleet_vnodes_per_pod": 64,
             "turbokube_budget_usd": 2,
             "turbokube_run": "cloud",
-            "turbokube_namespaces": 2,
+            "turbokube_namespaces": 64,
+            "turbokube_deployments_per_namespace": 1,
             "bring_runs": str(self.folder / "runs"),
         }
 
-    def play(self, name: str, *more: str, fails: bool = False) -> str:
-        """Run a playbook; what it said."""
+    def play(self, name: str, *more: str, groups: dict[str, Any] = GROUPS, fails: bool = False) -> str:
+        """Run a playbook for these groups; what it said."""
         words = ["ansible-playbook", "-i", "inventories/digitalocean", f"playbooks/{name}.yml", "--forks=8"]
+        words += ["-e", json.dumps({"digitalocean_groups": groups})]
         with open(self.folder / f"{name}.log", "w+") as log:
             status = subprocess.run(
                 [*words, "-e", f"@{self.folder}/vars.yml", *more],
@@ -153,19 +157,19 @@ def gone(away: Away) -> None:
 
 def test_what_fails_in_the_middle_is_taken_up_and_removed(away: Away) -> None:
     """An API that fails in the middle of provision, and a delete that is refused."""
-    assert "cost: 0.12 USD an hour" in away.play("digitalocean", "-e", "digitalocean_state=planned")
+    assert "cost: 0.10 USD an hour" in away.play("digitalocean", "-e", "digitalocean_state=planned", groups=FEW)
     assert not any(away.account().values())
 
     away.fail({"method": "POST", "path": "/v2/load_balancers", "status": 500, "times": 99})
-    assert "Server Error" in away.play("digitalocean", fails=True)
+    assert "Server Error" in away.play("digitalocean", groups=FEW, fails=True)
     assert sorted(one["name"] for one in away.account()["droplets"].values()) == HOSTS
     assert not away.account()["load_balancers"]
 
     away.fail()
-    taken_up = away.play("digitalocean")
+    taken_up = away.play("digitalocean", groups=FEW)
     assert len(away.account()["droplets"]) == len(HOSTS)
     assert all(f"{host} : ok=" in taken_up for host in HOSTS)
-    again = away.play("digitalocean")
+    again = away.play("digitalocean", groups=FEW)
     assert re.findall(r"changed=(\d+)", again) == ["0"] * (1 + len(HOSTS))
 
     away.fail({"method": "DELETE", "path": "/v2/droplets/.*", "status": 422, "times": 2})
@@ -173,13 +177,20 @@ def test_what_fails_in_the_middle_is_taken_up_and_removed(away: Away) -> None:
 
 
 def test_from_nothing_to_a_report_and_back(away: Away) -> None:
-    """A cluster behind the cloud's load balancer, loaded; what it cost is on the report."""
+    """A cluster behind the cloud's load balancer, its vnodes on workers of another; what it cost is on the report."""
     away.play("digitalocean")
-    away.play("hosts", "-e", f"@{away.home}/vars.yml")
-    report = json.loads((away.folder / "runs/cloud/report.json").read_text())
-    assert report["cost"]["pods"] == 512
-    assert [(one["name"], one["count"]) for one in report["cost"]["machines"]] == [
+    said = away.play("hosts")
+    assert "512 vnodes are 4 pods on each of 2 workers" in said
+    assert "Nothing is left in the cluster of run cloud: no namespace, no pod, no Node, no Lease." in said
+    cost = json.loads((away.folder / "runs/cloud/report.json").read_text())["cost"]
+    assert cost["pods"] == 512
+    assert [(one["name"], one["count"]) for one in cost["machines"]] == [
         *((name, group["count"]) for name, group in GROUPS.items()),
         ("load balancer", 1),
     ]
+    hourly = sum(one["count"] * one["usd_per_hour"] for one in cost["machines"])
+    assert hourly == pytest.approx(2 * 0.00893 + 5 * 0.03571 + 0.02232)
+    assert cost["usd"] == pytest.approx(cost["hours"] * hourly)
+    assert cost["pods_per_usd"] == pytest.approx(512 / cost["usd"])
+    assert cost["node_hours_per_usd"] > 0
     gone(away)
