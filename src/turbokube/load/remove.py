@@ -10,7 +10,7 @@ import msgspec
 
 from turbokube.api.http1 import Http1
 from turbokube.api.target import Target
-from turbokube.api.transport import Transport
+from turbokube.api.transport import Response, Transport, Unreachable
 
 from . import resources
 from .phase import RUN_LABEL
@@ -35,6 +35,27 @@ class _List(msgspec.Struct):
     items: list[_Item] | None = None
 
 
+class _Patient:
+    """Asks again while an API server that has answered is away: a load may have been too much for it."""
+
+    def __init__(self, transport: Transport, end: float) -> None:
+        self.transport, self._end = transport, end
+        self._answered = False
+
+    async def request(self, method: str, path: str) -> Response:
+        while True:
+            late = time.monotonic() > self._end
+            try:
+                answer = await self.transport.request(method, path)
+                if answer.status < 500 or late:
+                    self._answered = True
+                    return answer
+            except Unreachable:
+                if late or not self._answered:
+                    raise
+            await asyncio.sleep(_LOOK_EVERY_S)
+
+
 async def remove(target: Target, run: str, wait: float, *, check: bool = False) -> dict[str, int]:
     """Delete what carries the run's label: its namespaces, and then what is in none, such as definitions of kinds.
 
@@ -43,8 +64,9 @@ async def remove(target: Target, run: str, wait: float, *, check: bool = False) 
     Raises ApiError or Unreachable.
     """
     credential = target.credential("load")
-    transport = Http1(credential, target.addresses(credential), size=_AT_ONCE, user_agent="turbokube-load")
+    connections = Http1(credential, target.addresses(credential), size=_AT_ONCE, user_agent="turbokube-load")
     end = time.monotonic() + wait
+    transport = _Patient(connections, end)
     try:
         doomed = await _doomed(transport, "/api/v1/namespaces", run)
         if not check:
@@ -60,14 +82,14 @@ async def remove(target: Target, run: str, wait: float, *, check: bool = False) 
         others = await _remove_others(transport, run, end)
         return {"deleted": len(doomed), "namespaces": 0, "pods": pods, "others": others}
     finally:
-        await transport.close()
+        await connections.close()
 
 
-async def _remove_others(transport: Transport, run: str, end: float) -> int:
+async def _remove_others(transport: _Patient, run: str, end: float) -> int:
     """Delete what is in no namespace; how much of it is left in the end."""
     while True:
         collections = [
-            one.collection() for one in await resources.deletable(transport)
+            one.collection() for one in await resources.deletable(transport.transport)
             if not one.namespaced and one.plural not in _FLEETS | {"namespaces"}
         ]  # fmt: skip
         left = 0
@@ -79,13 +101,13 @@ async def _remove_others(transport: Transport, run: str, end: float) -> int:
         await asyncio.sleep(_LOOK_EVERY_S)
 
 
-async def _doomed(transport: Transport, collection: str, run: str) -> list[str]:
+async def _doomed(transport: _Patient, collection: str, run: str) -> list[str]:
     """Paths of what is not being deleted yet."""
     items = await _items(transport, collection, run)
     return [f"{collection}/{item.metadata.name}" for item in items if item.metadata.deletion_timestamp is None]
 
 
-async def _delete(transport: Transport, paths: list[str]) -> None:
+async def _delete(transport: _Patient, paths: list[str]) -> None:
     async def some(own: list[str]) -> None:
         for path in own:
             answer = await transport.request("DELETE", path)
@@ -95,7 +117,7 @@ async def _delete(transport: Transport, paths: list[str]) -> None:
     await asyncio.gather(*(some(paths[start::_AT_ONCE]) for start in range(_AT_ONCE)))
 
 
-async def _items(transport: Transport, path: str, run: str) -> list[_Item]:
+async def _items(transport: _Patient, path: str, run: str) -> list[_Item]:
     found: list[_Item] = []
     query = f"{path}?limit=1000&labelSelector={quote(f'{RUN_LABEL}={run}')}"
     token = ""
