@@ -56,6 +56,9 @@ Settings = dict[str, t.Any]
 # Kubernetes' own words on large clusters, and the original's measured limit of vnodes as pods of one worker
 MOST_ETCD = 7
 MOST_VNODES_PER_WORKER = 400
+# the largest range of private addresses (RFC 1918), and the smallest range that has addresses of pods
+LARGEST_SUBNET = 8
+MOST_NODE_MASK = 30
 # groups that have no host in common
 APART = (
     ("etcd", "fleet"),
@@ -133,8 +136,10 @@ def _ranges(settings: Settings) -> t.Iterator[str]:
         return
     blocks = 1 << (mask - subnet.prefixlen)
     if nodes > blocks:
-        need = mask - (nodes - 1).bit_length()
-        fix = f"a pod_subnet of /{need}" if need > 0 else f"a node_cidr_mask above {mask}"
+        bits = (nodes - 1).bit_length()
+        fixes = [f"a pod_subnet of /{mask - bits}"] if mask - bits >= LARGEST_SUBNET else []
+        fixes += [f"a node_cidr_mask of {subnet.prefixlen + bits}"] if subnet.prefixlen + bits <= MOST_NODE_MASK else []
+        fix = " or ".join(fixes) or "fewer vnodes"
         yield f"{subnet} holds {blocks} ranges of /{mask}, and there will be {nodes} nodes: take {fix}."
     per_node = int(settings.get("vnode_pods", 0))
     usable = (1 << (subnet.max_prefixlen - mask)) - 2

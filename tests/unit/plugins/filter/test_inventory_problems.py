@@ -47,8 +47,10 @@ def test_nothing_is_wrong() -> None:
         (
             {},
             {"pod_subnet": "10.0.0.0/16", "node_cidr_mask": 20},
-            "holds 16 ranges of /20, and there will be 258 nodes",
+            "holds 16 ranges of /20, and there will be 258 nodes: take a pod_subnet of /11 or a node_cidr_mask of 25.",
         ),
+        ({}, {"namespaces": 5000, "node_cidr_mask": 20}, "40002 nodes: take a node_cidr_mask of 25."),
+        ({}, {"namespaces": 1 << 21}, "nodes: take fewer vnodes."),
         ({}, {"node_cidr_mask": 8}, "larger than all pods' addresses"),
         ({}, {"vnode_pods": 16}, "take 512 vnodes"),
         ({}, {"vnodes_per_worker": 100}, "256 vnodes do not fit on 0 workers of 100: take 3"),
