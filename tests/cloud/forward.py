@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import os
 import sys
 
 
@@ -19,7 +20,7 @@ async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
 
 
 async def main(address: str, port: int, backends: list[str]) -> None:
-    """Serve for ever; a backend that refuses is passed over."""
+    """Serve as long as who began it is there; a backend that refuses is passed over."""
     turn = itertools.cycle(backends)
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -32,8 +33,10 @@ async def main(address: str, port: int, backends: list[str]) -> None:
             return
         writer.close()
 
-    server = await asyncio.start_server(serve, address, port)
-    await server.serve_forever()
+    parent = os.getppid()
+    async with await asyncio.start_server(serve, address, port):
+        while os.getppid() == parent:
+            await asyncio.sleep(1)
 
 
 if __name__ == "__main__":
