@@ -122,8 +122,8 @@ class Cloud:
                 said = f"{what}: {_words(error)}"
                 if status == 401:
                     raise CloudError(
-                        "DigitalOcean does not accept the token of DIGITALOCEAN_ACCESS_TOKEN or digitalocean_token: it is "
-                        "wrong, revoked or expired"
+                        "DigitalOcean does not accept the token of DIGITALOCEAN_ACCESS_TOKEN or digitalocean_token: it "
+                        "is wrong, revoked or expired"
                     ) from None
                 if status == 429:
                     wait = wait and _pause(error, wait)
