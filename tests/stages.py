@@ -38,14 +38,16 @@ STAGES: dict[str, list[str]] = {
     # files side by side: most of their time is waiting, and each has a control plane of its own
     "integration": ["pytest", "-q", "-m", "not slow", "-n", "2", "--dist", "loadfile", "tests/integration"],
     "molecule": scenarios("quickstart"),
+    # roles on a few hosts of a lab, which need root
+    "roles": scenarios("validate", "lab", "host", "containerd", "load_balancer", "etcd"),
 }
 SLOW: dict[str, list[str]] = {
-    # each role on a few hosts of a lab, which need root
-    "roles": scenarios("validate", "lab", "host", "containerd", "kubelet", "load_balancer", "etcd", "control_plane"),
     "engines": ["ansible-playbook", "playbooks/binaries.yml", "-e", '{"kube_binaries_names": ["kwok", "kubemark"]}'],
     # those that take a cluster to be made before, and all of them together
-    "nodes": scenarios("worker", "cni", "controller_manager", "scheduler", "metrics_server", "elsewhere"),
-    "hosts": scenarios("cluster", "faults"),
+    "nodes": scenarios(
+        "kubelet", "control_plane", "worker", "cni", "controller_manager", "scheduler", "metrics_server", "elsewhere"
+    ),
+    "hosts": scenarios("cluster", "faults", "fleet_cluster"),
     "slow": ["pytest", "-q", "-m", "slow", "tests/unit", "tests/integration"],
 }
 
