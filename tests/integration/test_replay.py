@@ -25,7 +25,7 @@ from turbokube.profile.phases import Replay
 
 SHOP = "shop"
 SPEED = 4.0
-LATE_S = 0.5  # between what is done and what the recorder sees, on a machine that does other things
+LATE_S = 1.5  # between what is done and what the recorder sees, on a machine that does other things
 
 
 def by_kind(found: Trace) -> list[Operation]:

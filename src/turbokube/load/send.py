@@ -84,7 +84,8 @@ class Request:
 class Requests:
     """Sums of the generator's requests by second, resource and verb, and their latencies from the intended time.
 
-    A second is written once it is over; what comes to it later is written as one more row.
+    What comes to a second after it was written is one more row of it: rows and latencies are of the same requests,
+    also when the agent is killed between two writings.
     """
 
     def __init__(self, writer: Writer, phase: str) -> None:
@@ -118,12 +119,11 @@ class Requests:
             row = self._sums[key] = [0, 0, 0, 0, 0, 0.0, 0.0, 0]
         return row
 
-    def write(self, *, everything: bool = False) -> None:
-        """Hand over the seconds that are over, and the latencies so far."""
-        now = int(time.time())
-        done = [key for key in self._sums if everything or key[0] < now]
-        if done:
-            self._writer.insert("requests", [(self._phase, *key, *self._sums.pop(key)) for key in done])
+    def write(self) -> None:
+        """Hand over all sums and latencies so far."""
+        sums, self._sums = self._sums, {}
+        if sums:
+            self._writer.insert("requests", [(self._phase, *key, *row) for key, row in sums.items()])
         changed, self._changed = self._changed, set()
         if changed:
             rows = [

@@ -130,7 +130,7 @@ async def carry_out(work: Work, context: Context) -> Outcome:
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-        context.requests.write(everything=True)
+        context.requests.write()
     return Outcome("done")
 
 

@@ -55,7 +55,7 @@ class Case:
         self.troubles += 1
 
     def end(self) -> dict[str, int]:
-        self.requests.write(everything=True)
+        self.requests.write()
         self.writer.close()
         columns = ("intended", "sent", "accepted", "throttled", "retried", "failed")
         with Reader(self.folder) as reader:
@@ -135,10 +135,23 @@ def test_latencies_of_an_earlier_agent_are_gone_on_with(tmp_path: Path) -> None:
         requests = Requests(writer, "p")
         for latency in (0.01, 0.01, 5.0):
             requests.add("pods", "list", "accepted", latency)
-        requests.write(everything=True)
+        requests.write()
         writer.close()
     with Reader(tmp_path) as reader:
         assert [tuple(row) for row in reader.query("SELECT count FROM latencies ORDER BY le")] == [(6,), (3,)]
+
+
+def test_each_writing_has_the_latencies_of_its_requests_and_no_others(tmp_path: Path) -> None:
+    writer = Writer(tmp_path)
+    requests = Requests(writer, "p")
+    for number in (1, 2):
+        requests.add("pods", "list", "accepted", 0.01)
+        requests.write()
+        writer.flush()  # an agent that is killed has written this, and no more
+        with Reader(tmp_path) as reader:
+            assert reader.query("SELECT sum(accepted) FROM requests")[0][0] == number
+            assert reader.query("SELECT sum(count) FROM latencies")[0][0] == number
+    writer.close()
 
 
 def test_what_was_meant_is_counted_in_its_own_second(tmp_path: Path) -> None:
